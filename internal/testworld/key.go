@@ -1,0 +1,92 @@
+package testworld
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A Key signs packages and metadata for as long as a world exists. It is not
+// worth keeping: whoever reads the disk has it.
+type Key struct {
+	// Public is the file with the armored public key, as gpgkey= wants it.
+	Public string
+
+	home string // GNUPGHOME; short, because gpg-agent puts a socket into it
+}
+
+const keyUser = "packages@example.org"
+
+// NewKey makes an RSA key without passphrase and writes its public half to the
+// file public. The private half is gone after Close.
+func NewKey(ctx context.Context, public string) (_ *Key, err error) {
+	home, err := os.MkdirTemp("", "mgpg")
+	if err != nil {
+		return nil, fmt.Errorf("new key: %w", err)
+	}
+	k := &Key{Public: public, home: home}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, k.Close())
+		}
+	}()
+	if err := k.run(ctx, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-gen-key",
+		"Meridian test world (worthless) <"+keyUser+">", "rsa2048", "sign", "never"); err != nil {
+		return nil, err
+	}
+	if err := k.run(ctx, "gpg", "--batch", "--quiet", "--yes", "--armor", "--output", public, "--export", keyUser); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *Key) run(ctx context.Context, name string, args ...string) error {
+	cmd, err := command(ctx, k.home, name, args...)
+	if err != nil {
+		return err
+	}
+	cmd.Env = append(cmd.Env, "GNUPGHOME="+k.home)
+	_, err = output(cmd)
+	return err
+}
+
+// SignPackages puts a signature into each file.
+func (k *Key) SignPackages(ctx context.Context, files ...string) error {
+	gpg, err := program("gpg")
+	if err != nil {
+		return err
+	}
+	return k.run(ctx, "rpmsign", append([]string{"--addsign",
+		"--define", "__gpg " + gpg, // Debian's rpm looks for gpg2
+		"--define", "_gpg_path " + k.home,
+		"--define", "_gpg_name " + keyUser,
+	}, files...)...)
+}
+
+// SignRepo signs the repomd.xml of the repository in dir, in a file beside it.
+func (k *Key) SignRepo(ctx context.Context, dir string) error {
+	repomd := filepath.Join(dir, "repodata", "repomd.xml")
+	return k.run(ctx, "gpg", "--batch", "--quiet", "--yes", "--armor", "--local-user", keyUser,
+		"--output", repomd+".asc", "--detach-sign", repomd)
+}
+
+// Close destroys the private key and ends the agent that held it.
+func (k *Key) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return errors.Join(stopAgent(ctx, k.home), os.RemoveAll(k.home))
+}
+
+// stopAgent ends the gpg-agent that gpg started behind the back of whoever
+// called it, if there is one. It belongs to the directory home alone.
+func stopAgent(ctx context.Context, home string) error {
+	cmd, err := command(ctx, home, "gpgconf", "--homedir", home, "--kill", "all")
+	if err != nil {
+		return err
+	}
+	_, err = output(cmd)
+	return err
+}
