@@ -123,6 +123,9 @@ type Mirror struct {
 
 	// Carries restricts what a partial mirror has; the zero value is everything.
 	Carries Carries
+
+	// lines holds where each key stands in the file, for Lint.
+	lines []place
 }
 
 // DefaultBandwidth is the bandwidth, in Mbit/s, of a mirror that names none.

@@ -1,0 +1,127 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"meridian/internal/strictyaml"
+)
+
+// ErrNetwork is wrapped by the error of LoadNetwork about a file that was read
+// but cannot be used.
+var ErrNetwork = errors.New("the network file cannot be used")
+
+// LoadNetwork reads the network file at path. Problems may be reported about a
+// network that can be used; when it cannot, the error says so, and wraps
+// ErrNetwork unless the file could not be read.
+func LoadNetwork(path string) (*Network, []Problem, error) {
+	data, err := readRegular(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("schema: %w", err)
+	}
+	n, problems := ParseNetwork(path, data)
+	if n == nil {
+		for _, p := range problems {
+			if p.Error {
+				return nil, problems, fmt.Errorf("schema: %w: %s", ErrNetwork, p)
+			}
+		}
+		return nil, problems, fmt.Errorf("schema: %s: %w", path, ErrNetwork)
+	}
+	n.MirrorsDir = mirrorsDir(path, n.MirrorsDir)
+	return n, problems, nil
+}
+
+// LoadMirrors reads every *.yml file of dir. A file that cannot be used is
+// reported and stops no other; so is a *.yaml file, which no program of the
+// network reads. Mirrors are sorted by file name. Of two mirrors of one name the
+// first counts. The error is about dir itself.
+func LoadMirrors(dir string) ([]*Mirror, []Problem, error) {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil {
+		return nil, nil, fmt.Errorf("schema: %w", err)
+	}
+	var (
+		mirrors  []*Mirror
+		problems []Problem
+		files    = map[string]string{} // by mirror name
+	)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // an editor's, or git's
+		}
+		switch filepath.Ext(e.Name()) {
+		case ".yml":
+		case ".yaml", ".YML", ".YAML":
+			problems = append(problems, Problem{
+				File: path, Error: true,
+				Text:   "the file is not read, because its name does not end in .yml",
+				Remedy: "rename it to " + strings.TrimSuffix(e.Name(), filepath.Ext(e.Name())) + ".yml",
+			})
+			continue
+		default:
+			continue
+		}
+		m, found := LoadMirror(path)
+		problems = append(problems, found...)
+		if m == nil {
+			continue
+		}
+		if first, ok := files[m.Name]; ok {
+			problems = append(problems, duplicateName(path, m, first))
+			continue
+		}
+		files[m.Name] = e.Name()
+		mirrors = append(mirrors, m)
+	}
+	return mirrors, problems, nil
+}
+
+func duplicateName(path string, m *Mirror, first string) Problem {
+	return Problem{
+		File: path, Line: m.line("name"), Path: "name", Error: true,
+		Text:   fmt.Sprintf("%q is the mirror of %s already; this file is left out", m.Name, first),
+		Remedy: "give every mirror its own name",
+	}
+}
+
+// LoadMirror reads the mirror file at path. The mirror is nil when the file
+// cannot be read or used.
+func LoadMirror(path string) (*Mirror, []Problem) {
+	data, err := readRegular(path)
+	if err != nil {
+		return nil, []Problem{unreadable(path, err)}
+	}
+	return ParseMirror(path, data)
+}
+
+func unreadable(path string, err error) Problem {
+	p := Problem{File: path, Error: true, Text: err.Error(), Remedy: "make it a file that the server may read"}
+	var pathErr *fs.PathError
+	switch {
+	case errors.Is(err, strictyaml.ErrTooLarge):
+		p.Text, p.Remedy = "the file is "+strictyaml.ErrTooLarge.Error(), "keep lists of subnets elsewhere and write their URL"
+	case errors.As(err, &pathErr):
+		p.Text = pathErr.Err.Error() // the file is named before it
+	}
+	return p
+}
+
+// errNotRegular: opening a pipe would wait for a writer for ever.
+var errNotRegular = errors.New("not a regular file")
+
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
+	}
+	return strictyaml.ReadFile(path)
+}
