@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"meridian/internal/testworld/counterpart"
 )
 
 // spy is a test whose end can be watched: skipping or failing ends the goroutine
@@ -60,7 +62,7 @@ func onlyProgram(t *testing.T, name string) (path string) {
 func TestNeedRecordsOneCaseForEachTestThatRan(t *testing.T) {
 	want := onlyProgram(t, "createrepo_c")
 	file := filepath.Join(t.TempDir(), "cases")
-	t.Setenv(CounterpartsFile, file)
+	t.Setenv(counterpart.CasesFile, file)
 
 	runs := &spy{name: "TestRuns/a_case"}
 	runs.run(func(t testing.TB) {
@@ -111,33 +113,5 @@ func TestUnknownProgramIsAMistakeOfTheTest(t *testing.T) {
 	s.run(func(t testing.TB) { Need(t, "creatrepo") })
 	if !strings.Contains(s.failed, `"creatrepo"`) {
 		t.Errorf("failed with %q, want a failure that names the program", s.failed)
-	}
-}
-
-func TestEveryCounterpartIsCountedSomewhere(t *testing.T) {
-	all, err := Counterparts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	programs := make(map[string]bool)
-	for _, c := range all {
-		if programs[c.Program] {
-			t.Errorf("%s is there twice", c.Program)
-		}
-		programs[c.Program] = true
-	}
-	for _, c := range all {
-		if !programs[c.Counted] {
-			t.Errorf("%s is counted as %q, which is no program of the table", c.Program, c.Counted)
-		}
-	}
-}
-
-func TestBadCounterpartLineIsNamed(t *testing.T) {
-	for _, line := range []string{"dnf dnf dnf", "dnf dnf dnf dnf --version test maybe"} {
-		_, err := parseCounterparts("# head\n" + line + "\n")
-		if err == nil || !strings.HasPrefix(err.Error(), "counterparts.txt:2: ") {
-			t.Errorf("%q: %v, want an error that names line 2", line, err)
-		}
 	}
 }
