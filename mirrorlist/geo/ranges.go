@@ -1,0 +1,428 @@
+package geo
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math"
+	"math/bits"
+	"net/netip"
+	"slices"
+)
+
+// NoPlace is the number of no place: the address is not in the database.
+const NoPlace = ^uint32(0)
+
+// none marks the gaps between ranges. It is NoPlace, so that a look-up of a
+// place needs no translation.
+const none = NoPlace
+
+// Ranges maps addresses to small numbers: flat sorted arrays of the addresses
+// at which the number changes. It is immutable and safe for concurrent use, and
+// a look-up allocates nothing. A nil Ranges is empty.
+type Ranges struct {
+	// value4[i] holds from start4[i] up to the next start. start4[0] is 0: the
+	// arrays are empty or cover every address, with none in the gaps.
+	start4 []uint32
+	value4 []uint32
+
+	// index4[h] is the range that the first address of the /16 number h is in;
+	// one more closes the last.
+	index4 []uint32
+
+	start6 []addr6
+	value6 []uint32
+
+	// fence6 is every fenceStep-th element of start6: the first half of a search
+	// stays in the cache.
+	fence6 []addr6
+
+	// aliases are IPv6 networks that stand for the whole of IPv4: 2002::/16.
+	aliases []alias
+
+	count int // ranges that are not gaps
+}
+
+const fenceStep = 64
+
+// addr6 is an IPv6 address as a number.
+type addr6 struct{ hi, lo uint64 }
+
+func (a addr6) less(b addr6) bool {
+	return a.hi < b.hi || a.hi == b.hi && a.lo < b.lo
+}
+
+// next returns a + 1, and false if a was the last address.
+func (a addr6) next() (addr6, bool) {
+	lo, carry := bits.Add64(a.lo, 1, 0)
+	hi, carry := bits.Add64(a.hi, 0, carry)
+	return addr6{hi, lo}, carry == 0
+}
+
+// An alias is an IPv6 network in which the 32 bits after the prefix are an IPv4
+// address.
+type alias struct {
+	hi   uint64
+	lo   uint32 // the 32 bits that follow; a prefix ends before the last 32
+	bits uint32 // at most 96
+}
+
+// cut returns the IPv4 address in a, if a is in the network.
+func (al alias) cut(a addr6) (uint32, bool) {
+	hi, lo := uint64(math.MaxUint64), uint64(0)
+	if al.bits < 64 {
+		hi = ^(uint64(math.MaxUint64) >> al.bits)
+	} else {
+		lo = ^(uint64(math.MaxUint64) >> (al.bits - 64))
+	}
+	if a.hi&hi != al.hi || a.lo&lo != uint64(al.lo)<<32 {
+		return 0, false
+	}
+	switch {
+	case al.bits <= 32:
+		return uint32(a.hi >> (32 - al.bits)), true
+	case al.bits < 64:
+		return uint32(a.hi<<(al.bits-32) | a.lo>>(96-al.bits)), true
+	default:
+		return uint32(a.lo >> (96 - al.bits)), true
+	}
+}
+
+// Lookup returns the number that holds for a. An IPv4-mapped IPv6 address is
+// looked up as IPv4; ::a.b.c.d is not. An address that is invalid or has a zone
+// is not found; value is then NoPlace.
+func (r *Ranges) Lookup(a netip.Addr) (value uint32, ok bool) {
+	if r == nil {
+		return none, false
+	}
+	if a.Is4() || a.Is4In6() {
+		// As16 of an IPv4 address is its IPv4-mapped form. Is4In6 says true of an
+		// address with a zone, too.
+		if a.Zone() != "" {
+			return none, false
+		}
+		b := a.As16()
+		value = r.find4(binary.BigEndian.Uint32(b[12:]))
+		return value, value != none
+	}
+	if !a.Is6() || a.Zone() != "" {
+		return none, false
+	}
+	b := a.As16()
+	value = r.find6(addr6{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])})
+	return value, value != none
+}
+
+func (r *Ranges) find4(a uint32) uint32 {
+	if len(r.index4) == 0 {
+		return none
+	}
+	lo, hi := r.index4[a>>16], r.index4[a>>16+1]
+	for lo < hi { // start4[lo] <= a, and a < start4[hi+1]
+		mid := (lo + hi + 1) / 2
+		if r.start4[mid] <= a {
+			lo = mid
+		} else {
+			hi = mid - 1
+		}
+	}
+	return r.value4[lo]
+}
+
+func (r *Ranges) find6(a addr6) uint32 {
+	for _, al := range r.aliases {
+		if v4, ok := al.cut(a); ok {
+			return r.find4(v4)
+		}
+	}
+	if len(r.start6) == 0 {
+		return none
+	}
+	lo := last6(r.fence6, a) * fenceStep
+	block := r.start6[lo:min(lo+fenceStep, len(r.start6))]
+	return r.value6[lo+last6(block, a)]
+}
+
+// last6 returns the index of the last element that is not above a; the first
+// must not be.
+func last6(starts []addr6, a addr6) int {
+	lo, hi := 0, len(starts)-1
+	for lo < hi {
+		mid := int(uint(lo+hi+1) / 2)
+		if a.less(starts[mid]) {
+			hi = mid - 1
+		} else {
+			lo = mid
+		}
+	}
+	return lo
+}
+
+// Len returns how many ranges there are. Gaps do not count.
+func (r *Ranges) Len() int {
+	if r == nil {
+		return 0
+	}
+	return r.count
+}
+
+// index makes what a look-up needs beside the arrays of starts and values.
+func (r *Ranges) index() {
+	if len(r.start4) > 0 {
+		r.index4 = make([]uint32, 1<<16+1)
+		i := 0
+		for h := range uint64(1 << 16) {
+			for i+1 < len(r.start4) && uint64(r.start4[i+1]) <= h<<16 {
+				i++
+			}
+			r.index4[h] = uint32(i)
+		}
+		r.index4[1<<16] = uint32(len(r.start4) - 1)
+	}
+	if len(r.start6) > 0 {
+		r.fence6 = make([]addr6, 0, len(r.start6)/fenceStep+1)
+		for i := 0; i < len(r.start6); i += fenceStep {
+			r.fence6 = append(r.fence6, r.start6[i])
+		}
+	}
+	r.count = 0
+	for _, values := range [][]uint32{r.value4, r.value6} {
+		for _, v := range values {
+			if v != none {
+				r.count++
+			}
+		}
+	}
+}
+
+// ranger collects ranges in ascending order, IPv4 and IPv6 apart. Neighbours
+// with equal values become one range.
+type ranger struct {
+	r Ranges
+
+	next4 uint64 // the first address after the last range
+	next6 addr6
+	full6 bool // the last range reaches the end: next6 means nothing
+}
+
+func (b *ranger) add4(first, last uint32, value uint32) {
+	if uint64(first) > b.next4 {
+		b.push4(uint32(b.next4), none)
+	}
+	b.push4(first, value)
+	b.next4 = uint64(last) + 1
+}
+
+func (b *ranger) push4(start, value uint32) {
+	if n := len(b.r.value4); n > 0 && b.r.value4[n-1] == value {
+		return
+	}
+	b.r.start4 = append(b.r.start4, start)
+	b.r.value4 = append(b.r.value4, value)
+}
+
+func (b *ranger) add6(first, last addr6, value uint32) {
+	if b.next6.less(first) {
+		b.push6(b.next6, none)
+	}
+	b.push6(first, value)
+	next, ok := last.next()
+	b.next6, b.full6 = next, !ok
+}
+
+func (b *ranger) push6(start addr6, value uint32) {
+	if n := len(b.r.value6); n > 0 && b.r.value6[n-1] == value {
+		return
+	}
+	b.r.start6 = append(b.r.start6, start)
+	b.r.value6 = append(b.r.value6, value)
+}
+
+// done closes the last gaps and returns the ranges; b must not be used again.
+func (b *ranger) done() *Ranges {
+	if len(b.r.start4) > 0 && b.next4 <= math.MaxUint32 {
+		b.push4(uint32(b.next4), none)
+	}
+	if len(b.r.start6) > 0 && !b.full6 {
+		b.push6(b.next6, none)
+	}
+	b.r.index()
+	return &b.r
+}
+
+// An Entry gives all addresses of a network a number.
+type Entry struct {
+	// Prefix may have host bits, which do not count. An IPv4-mapped prefix
+	// (::ffff:192.0.2.0/120) means the IPv4 network. A zero Prefix is ignored.
+	Prefix netip.Prefix
+
+	// Value is below NoPlace.
+	Value uint32
+}
+
+// NewRanges returns the ranges of entries. Where several contain an address the
+// longest prefix wins; of equal prefixes, the later entry.
+func NewRanges(entries []Entry) *Ranges {
+	nets := flatten(entries)
+	var b ranger
+	sweep(nets, func(first, last addr6, is4 bool, innermost int) {
+		b.add(first, last, is4, nets[innermost].value)
+	})
+	return b.done()
+}
+
+// A SetMember is one entry of the set that an address is in.
+type SetMember struct {
+	Value uint32
+	Bits  uint8 // length of the entry's prefix, of 32 or of 128
+}
+
+// NewSetRanges is NewRanges for entries that all count where they overlap: the
+// number that Lookup returns is the index of a set, which lists the entries that
+// contain the address, longest prefix first and equal prefixes by Value. An
+// entry that is there twice is listed once.
+func NewSetRanges(entries []Entry) (r *Ranges, sets [][]SetMember) {
+	nets := flatten(entries)
+	var b ranger
+	numbers := make([]uint32, len(nets)) // of the set, plus 1, by innermost network
+	sweep(nets, func(first, last addr6, is4 bool, innermost int) {
+		if numbers[innermost] == 0 {
+			sets = append(sets, members(nets, innermost))
+			numbers[innermost] = uint32(len(sets))
+		}
+		b.add(first, last, is4, numbers[innermost]-1)
+	})
+	return b.done(), sets
+}
+
+// members lists network i, its equals, and all networks around them.
+func members(nets []net, i int) []SetMember {
+	var set []SetMember
+	for ; i >= 0; i = nets[i].outer {
+		m := SetMember{Value: nets[i].value, Bits: nets[i].bits}
+		set = append(set, m)
+	}
+	slices.SortFunc(set, func(a, b SetMember) int {
+		return cmp.Or(cmp.Compare(b.Bits, a.Bits), cmp.Compare(a.Value, b.Value))
+	})
+	return slices.Compact(set)
+}
+
+func (b *ranger) add(first, last addr6, is4 bool, value uint32) {
+	if is4 {
+		b.add4(uint32(first.lo), uint32(last.lo), value)
+	} else {
+		b.add6(first, last, value)
+	}
+}
+
+// net is an entry as numbers. An IPv4 address is in the low half of lo.
+type net struct {
+	first, last addr6
+	value       uint32
+	outer       int // index of the smallest network around it, or -1
+	is4         bool
+	bits        uint8
+}
+
+// flatten turns entries into networks: IPv4 first, ascending, an outer network
+// before the inner ones, and equal ones in the order of entries.
+func flatten(entries []Entry) []net {
+	nets := make([]net, 0, len(entries))
+	for _, e := range entries {
+		if n, ok := newNet(e.Prefix); ok {
+			n.value = e.Value
+			nets = append(nets, n)
+		}
+	}
+	slices.SortStableFunc(nets, func(a, b net) int {
+		switch {
+		case a.is4 != b.is4:
+			if a.is4 {
+				return -1
+			}
+			return 1
+		case a.first != b.first:
+			if a.first.less(b.first) {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.bits, b.bits)
+	})
+	return nets
+}
+
+func newNet(p netip.Prefix) (net, bool) {
+	if !p.IsValid() {
+		return net{}, false
+	}
+	if p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	p = p.Masked()
+	n := net{is4: p.Addr().Is4(), bits: uint8(p.Bits()), outer: -1}
+	if n.is4 {
+		b := p.Addr().As4()
+		first := binary.BigEndian.Uint32(b[:])
+		n.first.lo = uint64(first)
+		n.last.lo = uint64(first | uint32(uint64(math.MaxUint32)>>n.bits))
+		return n, true
+	}
+	b := p.Addr().As16()
+	n.first = addr6{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
+	n.last = lastAddr6(n.first, int(n.bits))
+	return n, true
+}
+
+// lastAddr6 returns the last address of the network first/bits.
+func lastAddr6(first addr6, bits int) addr6 {
+	if bits < 64 {
+		return addr6{first.hi | math.MaxUint64>>bits, math.MaxUint64}
+	}
+	return addr6{first.hi, first.lo | uint64(math.MaxUint64)>>(bits-64)}
+}
+
+// sweep cuts nets, as flatten returns them, into disjoint ranges and calls emit
+// for each in ascending order with the innermost network around it; of equal
+// networks that is the last. It sets outer on the way: when emit is called, it is
+// right for the network named and all around it.
+func sweep(nets []net, emit func(first, last addr6, is4 bool, innermost int)) {
+	top := -1 // the innermost network that is open
+	var at addr6
+	// leave closes the networks that end before n begins; at is the first address
+	// nobody has been told of yet.
+	leave := func(until *net) {
+		for top >= 0 {
+			t := &nets[top]
+			if until != nil && until.is4 == t.is4 && !t.last.less(until.first) {
+				return // until is inside t
+			}
+			if !t.last.less(at) {
+				emit(at, t.last, t.is4, top)
+				next, ok := t.last.next()
+				if !ok {
+					top = -1 // nothing is left to tell of
+					return
+				}
+				at = next
+			}
+			top = t.outer
+		}
+	}
+	for i := range nets {
+		n := &nets[i]
+		leave(n)
+		if top >= 0 && at.less(n.first) {
+			emit(at, before(n.first), n.is4, top)
+		}
+		n.outer = top
+		top, at = i, n.first
+	}
+	leave(nil)
+}
+
+// before returns a - 1; a is not the first address.
+func before(a addr6) addr6 {
+	lo, borrow := bits.Sub64(a.lo, 1, 0)
+	return addr6{a.hi - borrow, lo}
+}
