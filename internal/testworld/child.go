@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -136,6 +137,16 @@ func (c *Child) Stop(grace time.Duration) error {
 		return fmt.Errorf("kill %s: %w", c.name, err)
 	}
 	return c.Err()
+}
+
+// FreeAddr is an address with a port that nobody listens on, on a loopback host
+// such as "127.0.0.9". A host that no other test uses keeps it free.
+func FreeAddr(host string) (string, error) {
+	ln, err := listenLoopback(net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	return ln.Addr().String(), ln.Close()
 }
 
 // BuildCommands compiles commands of this module ("./cmd/mirrorlist") into the

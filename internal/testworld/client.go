@@ -117,9 +117,12 @@ func (c *Client) Args(args ...string) []string {
 	return append(own, args...)
 }
 
+// major is the part of a version that names the family: 9 of 9.8, 10 of 10-kitten.
 func major(release string) string {
-	m, _, _ := strings.Cut(release, ".")
-	return m
+	if i := strings.IndexAny(release, ".-"); i >= 0 {
+		return release[:i]
+	}
+	return release
 }
 
 // A Result is what a program printed, both streams in order, and its exit
@@ -176,7 +179,9 @@ func (c *Client) command(ctx context.Context, name string, args ...string) (*exe
 	if err != nil {
 		return nil, err
 	}
-	cmd.Env = append(cmd.Env, "ZYPP_CONF="+filepath.Join(c.dir, "zypp.conf"))
+	cmd.Env = append(cmd.Env,
+		"ZYPP_CONF="+filepath.Join(c.dir, "zypp.conf"),
+		"ZYPPTMPDIR="+home) // it heeds no TMPDIR
 	asRoot(cmd)
 	return cmd, nil
 }

@@ -59,6 +59,37 @@ type Repository struct {
 	Path string
 }
 
+// Dir is the path of r below the root of a mirror that has every tree.
+func (r Repository) Dir() string { return path.Join(TreeDir(r.Module), r.Path) }
+
+// TreeDir is where a mirror keeps the main tree (module ""), or that of an
+// optional module: beside the main one, as real mirrors do.
+func TreeDir(module string) string {
+	if module == "" {
+		return "meridian"
+	}
+	return "meridian-" + module
+}
+
+// SampleMirror is the file of mirrors.d for a mirror that serves every tree of n
+// below the base URL root, which ends in a slash.
+func SampleMirror(name, root string, n *schema.Network, l schema.Location) *schema.Mirror {
+	m := &schema.Mirror{
+		Name:            name,
+		Address:         schema.Address{HTTP: root + TreeDir("") + "/"},
+		AddressOptional: make(map[string]schema.Address),
+		UpdateFrequency: schema.DefaultUpdateFrequency,
+		Sponsor:         "Example " + l.City,
+		SponsorURL:      "https://www.example.org/",
+		Email:           "mirror-admin@example.org",
+		Location:        l,
+	}
+	for _, module := range n.Modules {
+		m.AddressOptional[module.Name] = schema.Address{HTTP: root + TreeDir(module.Name) + "/"}
+	}
+	return m
+}
+
 // Repositories lists what a mirror that carries everything has, in the order of
 // the network file. What is in the vault alone is not among them.
 func Repositories(n *schema.Network) []Repository {

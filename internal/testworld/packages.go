@@ -63,11 +63,12 @@ echo "{{.NEVRA}}" > %{buildroot}/usr/share/{{.Name}}/version
 
 // BuildPackages makes each package with rpmbuild and leaves it, unsigned, in
 // the existing directory pool under its File name. The same package always has
-// the same bytes. Packages that pool already has are not built again.
-func BuildPackages(ctx context.Context, pool string, pkgs []Package) error {
+// the same bytes. Packages that pool already has, signed perhaps, stay as they
+// are; the paths of the new ones are returned.
+func BuildPackages(ctx context.Context, pool string, pkgs []Package) (built []string, err error) {
 	work, err := os.MkdirTemp("", "meridian-rpmbuild-")
 	if err != nil {
-		return fmt.Errorf("build packages: %w", err)
+		return nil, fmt.Errorf("build packages: %w", err)
 	}
 	defer os.RemoveAll(work)
 
@@ -75,16 +76,18 @@ func BuildPackages(ctx context.Context, pool string, pkgs []Package) error {
 	var targets []string
 	specs := make(map[string][]string)
 	for i, p := range pkgs {
-		if _, err := os.Stat(filepath.Join(pool, p.File())); err == nil {
+		rpm := filepath.Join(pool, p.File())
+		if _, err := os.Stat(rpm); err == nil {
 			continue
 		}
+		built = append(built, rpm)
 		var b bytes.Buffer
 		if err := spec.Execute(&b, p); err != nil {
-			return fmt.Errorf("build %s: %w", p.NEVRA(), err)
+			return nil, fmt.Errorf("build %s: %w", p.NEVRA(), err)
 		}
 		file := filepath.Join(work, fmt.Sprintf("%d-%s.spec", i, p.Name))
 		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-			return fmt.Errorf("build %s: %w", p.NEVRA(), err)
+			return nil, fmt.Errorf("build %s: %w", p.NEVRA(), err)
 		}
 		if specs[p.Arch] == nil {
 			targets = append(targets, p.Arch)
@@ -104,12 +107,12 @@ func BuildPackages(ctx context.Context, pool string, pkgs []Package) error {
 		}
 		cmd, err := command(ctx, work, "rpmbuild", append(args, specs[arch]...)...)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		cmd.Env = append(cmd.Env, "SOURCE_DATE_EPOCH=1767571200") // the day of the changelog entry
 		if _, err := output(cmd); err != nil {
-			return fmt.Errorf("build packages for %s: %w", arch, err)
+			return nil, fmt.Errorf("build packages for %s: %w", arch, err)
 		}
 	}
-	return nil
+	return built, nil
 }

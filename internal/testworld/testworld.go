@@ -14,14 +14,16 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"meridian/internal/testworld/counterpart"
 )
 
 // companions are programs that nothing of ours is tested against, but that come
 // with those that are.
-var companions = []Counterpart{
-	{Program: "gpgconf", Debian: "gnupg", EL: "gnupg2"},
-	{Program: "rpmkeys", Debian: "rpm", EL: "rpm"},
-	{Program: "rpmsign", Debian: "rpm", EL: "rpm-sign"},
+var companions = []counterpart.Program{
+	{Name: "gpgconf", Debian: "gnupg", EL: "gnupg2"},
+	{Name: "rpmkeys", Debian: "rpm", EL: "rpm"},
+	{Name: "rpmsign", Debian: "rpm", EL: "rpm-sign"},
 }
 
 // Programs reports all of the named programs that are not installed, as one
@@ -38,12 +40,12 @@ func Programs(names ...string) error {
 
 // program returns the path of one of the counterparts or their companions.
 func program(name string) (string, error) {
-	known, err := Counterparts()
+	known, err := counterpart.All()
 	if err != nil {
 		return "", err
 	}
 	for _, c := range append(known, companions...) {
-		if c.Program == name {
+		if c.Name == name {
 			return c.Find()
 		}
 	}

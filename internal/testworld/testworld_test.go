@@ -23,7 +23,7 @@ type sample struct {
 	dir        string
 	key        *Key
 	repos      []Repository
-	old, fresh string // trees, of generation 1 and 2
+	old, fresh string // roots of mirrors at generation 1 and 2
 }
 
 var theSample struct {
@@ -73,33 +73,9 @@ func makeSample() (*sample, error) {
 			s.repos = append(s.repos, r)
 		}
 	}
-	pool := filepath.Join(dir, "pool")
-	if err := os.Mkdir(pool, 0o755); err != nil {
-		return nil, err
-	}
-	for generation, tree := range map[int]string{1: s.old, 2: s.fresh} {
-		var pkgs []Package
-		for _, r := range s.repos {
-			pkgs = append(pkgs, r.Packages(generation)...)
-		}
-		if err := BuildPackages(ctx, pool, pkgs); err != nil {
+	for generation, root := range []string{s.old, s.fresh} {
+		if err := Publish(ctx, root, filepath.Join(dir, "pool"), s.key, generation+1, s.repos); err != nil {
 			return nil, err
-		}
-		files, err := filepath.Glob(filepath.Join(pool, "*.rpm"))
-		if err != nil {
-			return nil, err
-		}
-		if err := s.key.SignPackages(ctx, files...); err != nil {
-			return nil, err
-		}
-		for _, r := range s.repos {
-			at := filepath.Join(tree, r.Path)
-			if err := Compose(ctx, at, pool, generation, r.Packages(generation)); err != nil {
-				return nil, err
-			}
-			if err := s.key.SignRepo(ctx, at); err != nil {
-				return nil, err
-			}
 		}
 	}
 	return s, nil
@@ -111,7 +87,7 @@ func TestPackagesAreTheSameBytesWheneverTheyAreBuilt(t *testing.T) {
 	var built [2]string
 	for i := range built {
 		pool := t.TempDir()
-		if err := BuildPackages(t.Context(), pool, []Package{p}); err != nil {
+		if _, err := BuildPackages(t.Context(), pool, []Package{p}); err != nil {
 			t.Fatal(err)
 		}
 		b, err := os.ReadFile(filepath.Join(pool, p.File()))
@@ -143,7 +119,7 @@ func TestEveryRepositoryOfTheSampleIsSignedTwice(t *testing.T) {
 	}
 	run("rpmkeys", "--dbpath", db, "--import", s.key.Public)
 	for _, r := range s.repos {
-		dir := filepath.Join(s.fresh, r.Path)
+		dir := filepath.Join(s.fresh, r.Dir())
 		files, err := filepath.Glob(filepath.Join(dir, "Packages", "*.rpm"))
 		if err != nil {
 			t.Fatal(err)
@@ -223,7 +199,7 @@ func waitGone(t *testing.T, word string) {
 func TestClientsInstallFromAMirrorOfEveryArch(t *testing.T) {
 	s := needSample(t)
 	m := startMirror(t, "127.0.0.1:0", s.fresh)
-	list := serveText(t, m.URL()+"9.8/BaseOS/$basearch/os/")
+	list := serveText(t, m.URL()+"meridian/9.8/BaseOS/$basearch/os/")
 	for name, newClient := range map[string]func(dir, arch, release string) (*Client, error){"dnf": NewDnf, "zypper": NewZypper} {
 		for _, arch := range []string{"x86_64", "aarch64"} {
 			t.Run(name+" for "+arch, func(t *testing.T) {
@@ -265,10 +241,10 @@ func TestAClientRefusesAPackageThatIsNotSigned(t *testing.T) {
 	Need(t, "dnf")
 	tree, pool := t.TempDir(), t.TempDir()
 	r := s.repos[0]
-	if err := BuildPackages(t.Context(), pool, r.Packages(1)); err != nil {
+	if _, err := BuildPackages(t.Context(), pool, r.Packages(1)); err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(tree, r.Path)
+	dir := filepath.Join(tree, r.Dir())
 	if err := Compose(t.Context(), dir, pool, 1, r.Packages(1)); err != nil {
 		t.Fatal(err)
 	}
@@ -280,7 +256,7 @@ func TestAClientRefusesAPackageThatIsNotSigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.AddRepo(Source{ID: "t", BaseURL: m.URL() + r.Path, Key: s.key.Public}); err != nil {
+	if err := c.AddRepo(Source{ID: "t", BaseURL: m.URL() + r.Dir(), Key: s.key.Public}); err != nil {
 		t.Fatal(err)
 	}
 	res, err := c.Run(t.Context(), "install", "meridian-hello")
@@ -298,7 +274,7 @@ func TestAClientRefusesAPackageThatIsNotSigned(t *testing.T) {
 func TestAnOldTreeHasTheOldPackagesOnly(t *testing.T) {
 	s := needSample(t)
 	m := startMirror(t, "127.0.0.1:0", s.fresh)
-	url := m.URL() + s.repos[0].Path + "/Packages/meridian-hello-1.2-1.el9_8.x86_64.rpm"
+	url := m.URL() + s.repos[0].Dir() + "/Packages/meridian-hello-1.2-1.el9_8.x86_64.rpm"
 	if code, _, _ := get(t, url); code != http.StatusOK {
 		t.Errorf("fresh mirror: %d", code)
 	}
@@ -513,8 +489,8 @@ func TestMissingProgramsAreAllNamedWithTheirPackages(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		"createrepo_c, which is not installed: run make setup, or install the package createrepo-c (Debian)",
-		"rpmsign, which is not installed: run make setup, or install the package rpm (Debian) or rpm-sign (EL)",
+		"createrepo_c is not installed: run make setup, or install the package createrepo-c (Debian)",
+		"rpmsign is not installed: run make setup, or install the package rpm (Debian) or rpm-sign (EL)",
 		"no-such-program is not among the counterparts",
 	} {
 		if !strings.Contains(err.Error(), want) {

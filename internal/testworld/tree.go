@@ -38,8 +38,40 @@ func Compose(ctx context.Context, dir, pool string, revision int, pkgs []Package
 	return nil
 }
 
-// WriteISOs puts the images of one version and arch into tree/VERSION/isos/ARCH:
-// small files with the names and the checksum list that real ones have.
+// Publish makes a generation of repos below root and signs it: packages and
+// repodata, each repository at its Dir. The pool keeps packages between
+// generations, so that a package is the same file in all of them.
+func Publish(ctx context.Context, root, pool string, key *Key, generation int, repos []Repository) error {
+	if err := os.MkdirAll(pool, 0o755); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	var pkgs []Package
+	for _, r := range repos {
+		pkgs = append(pkgs, r.Packages(generation)...)
+	}
+	built, err := BuildPackages(ctx, pool, pkgs)
+	if err != nil {
+		return err
+	}
+	if len(built) > 0 {
+		if err := key.SignPackages(ctx, built...); err != nil {
+			return err
+		}
+	}
+	for _, r := range repos {
+		dir := filepath.Join(root, r.Dir())
+		if err := Compose(ctx, dir, pool, generation, r.Packages(generation)); err != nil {
+			return err
+		}
+		if err := key.SignRepo(ctx, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteISOs puts the images of one version and arch into VERSION/isos/ARCH of a
+// tree: small files with the names and the checksum list that real ones have.
 func WriteISOs(tree, version, arch string) error {
 	dir := filepath.Join(tree, version, "isos", arch)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
