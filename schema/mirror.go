@@ -126,7 +126,7 @@ func (r *reader) mirror(root *yaml.Node) *Mirror {
 	if !usable {
 		return nil
 	}
-	m.lines = r.lines
+	m.path, m.lines = r.file, r.lines
 	return m
 }
 

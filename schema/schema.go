@@ -124,7 +124,9 @@ type Mirror struct {
 	// Carries restricts what a partial mirror has; the zero value is everything.
 	Carries Carries
 
-	// lines holds where each key stands in the file, for Lint.
+	// path of the file as it was named to the loader, and lines where each key
+	// stands in it: for Lint.
+	path  string
 	lines []place
 }
 
