@@ -198,8 +198,8 @@ func readLists(data []byte, lists map[string]func(*json.Decoder) error) error {
 			}
 			continue
 		}
-		if err := readList(dec, read); err != nil {
-			return fmt.Errorf("%s%w", key, err)
+		if err := readList(dec, key.(string), read); err != nil {
+			return err
 		}
 	}
 	if err := expect(dec, '}'); err != nil {
@@ -208,19 +208,19 @@ func readLists(data []byte, lists map[string]func(*json.Decoder) error) error {
 	return endOfDocument(dec)
 }
 
-// readList calls read for each element of the array that comes next. Its errors
-// begin with the index in brackets, or with a colon.
-func readList(dec *json.Decoder, read func(*json.Decoder) error) error {
+// readList calls read for each element of the array that comes next. Errors
+// begin with its name, and the index of the element.
+func readList(dec *json.Decoder, name string, read func(*json.Decoder) error) error {
 	if err := expect(dec, '['); err != nil {
-		return fmt.Errorf(": %w", err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	for i := 0; dec.More(); i++ {
 		if err := read(dec); err != nil {
-			return fmt.Errorf("[%d]: %w", i, jsonError(err))
+			return fmt.Errorf("%s[%d]: %w", name, i, jsonError(err))
 		}
 	}
 	if err := expect(dec, ']'); err != nil {
-		return fmt.Errorf(": %w", err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil
 }
@@ -249,11 +249,14 @@ func endOfDocument(dec *json.Decoder) error {
 	return nil
 }
 
-// jsonError says of a truncated document that it is one: the decoder's own
-// words for it are EOF.
+// jsonError puts an error of the decoder into words for people who know the
+// document and not Go.
 func jsonError(err error) error {
 	if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("the document ends early")
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("a JSON %s does not belong here", wrong.Value)
 	}
 	return err
 }
