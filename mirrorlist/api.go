@@ -1,0 +1,424 @@
+package mirrorlist
+
+import (
+	"encoding/json"
+	"html/template"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"meridian/schema"
+)
+
+// The API structs are small and own: what is not copied here does not leave the
+// server. Private mirrors, subnets and e-mail addresses are never copied.
+
+// apiMirrorInfo is one public mirror.
+type apiMirrorInfo struct {
+	Name            string                `json:"name"`
+	Sponsor         string                `json:"sponsor"`
+	SponsorURL      string                `json:"sponsor_url,omitempty"`
+	URLs            map[string]string     `json:"urls"`
+	Modules         map[string]apiAddress `json:"modules,omitempty"`
+	UpdateFrequency string                `json:"update_frequency"`
+	Country         string                `json:"country,omitempty"`
+	State           string                `json:"state_province,omitempty"`
+	City            string                `json:"city,omitempty"`
+	Latitude        *float64              `json:"latitude"`
+	Longitude       *float64              `json:"longitude"`
+	PositionFrom    string                `json:"position_from"`
+	Bandwidth       int                   `json:"bandwidth_mbits"`
+	IPv6            bool                  `json:"ipv6"`
+	ASN             uint32                `json:"asn,omitempty"`
+	Cloud           string                `json:"cloud,omitempty"`
+	CloudRegions    []string              `json:"cloud_regions,omitempty"`
+	Anycast         bool                  `json:"anycast,omitempty"`
+	ISOs            bool                  `json:"isos"`
+}
+
+type apiAddress map[string]string
+
+func addressOf(a schema.Address) apiAddress {
+	out := apiAddress{}
+	for _, u := range []struct{ scheme, url string }{{"http", a.HTTP}, {"https", a.HTTPS}, {"rsync", a.Rsync}, {"ftp", a.FTP}} {
+		if u.url != "" {
+			out[u.scheme] = u.url
+		}
+	}
+	return out
+}
+
+func (t *Table) mirrorInfo(i uint16) apiMirrorInfo {
+	m := &t.mirrors[i]
+	info := apiMirrorInfo{
+		Name: m.Name, Sponsor: m.Sponsor, SponsorURL: m.SponsorURL, URLs: addressOf(m.Address),
+		UpdateFrequency: schema.FormatDuration(m.UpdateFrequency),
+		Country:         letters(m.country), State: m.Location.State, City: m.Location.City,
+		PositionFrom: m.from.String(), Bandwidth: t.weights[i], IPv6: t.ipv6.has(i), ASN: t.ownASN[i],
+		Cloud: m.CloudType, CloudRegions: m.CloudRegions, Anycast: m.Anycast, ISOs: !m.Carries.NoISOs,
+	}
+	if m.AllRegions {
+		info.CloudRegions = []string{"all"}
+	}
+	if m.at.known() {
+		info.Latitude, info.Longitude = &m.lat, &m.lon
+	}
+	for name, a := range m.AddressOptional {
+		if info.Modules == nil {
+			info.Modules = map[string]apiAddress{}
+		}
+		info.Modules[name] = addressOf(a)
+	}
+	return info
+}
+
+// apiMirrors answers /api/v1/mirrors: every mirror that is not private.
+func (s *Server) apiMirrors(c *gin.Context) error {
+	t := s.table.Load()
+	out := []apiMirrorInfo{}
+	for i := range t.mirrors {
+		if !t.mirrors[i].Private {
+			out = append(out, t.mirrorInfo(uint16(i)))
+		}
+	}
+	return writeJSON(c, struct {
+		Mirrors []apiMirrorInfo `json:"mirrors"`
+	}{out})
+}
+
+// apiMirror answers /api/v1/mirrors/NAME.
+func (s *Server) apiMirror(c *gin.Context) error {
+	t := s.table.Load()
+	i, ok := t.byName[c.Param("name")]
+	if !ok || t.mirrors[i].Private {
+		return notFound("no public mirror is called %q: /api/v1/mirrors lists them", clip(c.Param("name")))
+	}
+	return writeJSON(c, t.mirrorInfo(i))
+}
+
+// apiNetwork answers /api/v1/network: what can be asked for.
+func (s *Server) apiNetwork(c *gin.Context) error {
+	t := s.table.Load()
+	type repo struct {
+		Name     string           `json:"name"`
+		Path     string           `json:"path"`
+		Versions []schema.Version `json:"versions,omitempty"`
+		Arches   []schema.Arch    `json:"arches,omitempty"`
+		Vault    bool             `json:"vault,omitempty"`
+	}
+	type version struct {
+		Version schema.Version `json:"version"`
+		Arches  []schema.Arch  `json:"arches"`
+		Module  string         `json:"module,omitempty"`
+	}
+	out := struct {
+		Versions       []version                         `json:"versions"`
+		Aliases        map[schema.Version]schema.Version `json:"aliases"`
+		Vault          []schema.Version                  `json:"vault_versions"`
+		VaultMirror    string                            `json:"vault_mirror"`
+		AllowedOutdate string                            `json:"allowed_outdate"`
+		Repos          []repo                            `json:"repos"`
+		Mirrors        int                               `json:"public_mirrors"`
+	}{
+		Aliases: t.network.Aliases, Vault: t.network.Vault, VaultMirror: t.network.VaultMirror,
+		AllowedOutdate: schema.FormatDuration(t.network.AllowedOutdate), Mirrors: t.public.count(),
+	}
+	for _, v := range t.network.Served() {
+		out.Versions = append(out.Versions, version{v, t.network.ArchesOf(v), t.network.Module(v)})
+	}
+	for _, r := range t.network.Repos {
+		out.Repos = append(out.Repos, repo(r))
+	}
+	return writeJSON(c, out)
+}
+
+// apiExplain answers /api/v1/explain for everybody: private mirrors are counted
+// and not named.
+func (s *Server) apiExplain(c *gin.Context) error { return s.explain(c, false) }
+
+// apiExplainAll answers it on the admin listener.
+func (s *Server) apiExplainAll(c *gin.Context) error { return s.explain(c, true) }
+
+func (s *Server) explain(c *gin.Context, all bool) error {
+	t := s.table.Load()
+	in := inquiry{
+		version: c.Query("version"), repo: c.Query("repo"), userAgent: c.Request.UserAgent(), all: all,
+		params: parseParams(c.Request.URL.RawQuery),
+	}
+	if in.version == "" && in.repo != "" {
+		repo, version, no := t.splitRepo(in.repo)
+		if no != nil {
+			return no
+		}
+		in.repo, in.version = repo, version
+	}
+	if in.version == "" {
+		repo := t.exampleRepo()
+		name, version, _ := strings.Cut(repo, "-")
+		return badRequest(`missing "version" and "repo": try /api/v1/explain?version=%s&repo=%s&ip=192.0.2.1`, version, name)
+	}
+	if ip := c.Query("ip"); ip != "" {
+		a, ok := parseAddr(ip)
+		if !ok {
+			return badRequest("malformed address %q: write one such as ip=192.0.2.1 or ip=2001:db8::1, or leave it out for your own", clip(ip))
+		}
+		in.addr = a
+	} else {
+		in.addr = clientOf(c.Request, t.trusted, t.header, t.secret).addr
+	}
+	e, err := t.explain(in, s.now())
+	if err != nil {
+		return err
+	}
+	return writeJSON(c, e)
+}
+
+func writeJSON(c *gin.Context, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.Header("Cache-Control", "no-store")
+	c.Data(http.StatusOK, "application/json", append(body, '\n'))
+	return nil
+}
+
+// debugMirror is a mirror in the form of the debug endpoints, minus what they
+// leaked: e-mail addresses, subnets, and private mirrors altogether.
+type debugMirror struct {
+	Name            string            `json:"name"`
+	ASN             []string          `json:"asn"`
+	CloudType       string            `json:"cloud_type"`
+	CloudRegion     string            `json:"cloud_region"`
+	Geolocation     map[string]string `json:"geolocation"`
+	HasFullISOSet   bool              `json:"has_full_iso_set"`
+	OptionalModules string            `json:"has_optional_modules"`
+	IP              string            `json:"ip"`
+	IPASN           string            `json:"ip_asn"`
+	IPv6            bool              `json:"ipv6"`
+	Location        map[string]any    `json:"location"`
+	Monopoly        bool              `json:"monopoly"`
+	Private         bool              `json:"private"`
+	Sponsor         string            `json:"sponsor_name"`
+	SponsorURL      string            `json:"sponsor_url"`
+	Status          string            `json:"status"`
+	UpdateFrequency string            `json:"update_frequency"`
+	URLs            apiAddress        `json:"urls"`
+	ModuleURLs      map[string]any    `json:"module_urls"`
+}
+
+func (t *Table) debugMirror(i uint16) debugMirror {
+	m := &t.mirrors[i]
+	d := debugMirror{
+		Name: m.Name, ASN: []string{}, CloudType: m.CloudType, CloudRegion: strings.Join(m.CloudRegions, ","),
+		Geolocation: map[string]string{
+			"continent": m.Location.Continent, "country": letters(m.country),
+			"state_province": m.Location.State, "city": m.Location.City,
+		},
+		HasFullISOSet: !m.Carries.NoISOs, IPv6: t.ipv6.has(i), Monopoly: m.Monopoly, Sponsor: m.Sponsor, SponsorURL: m.SponsorURL,
+		Status: t.mirrorHealth(i), UpdateFrequency: schema.FormatDuration(m.UpdateFrequency),
+		URLs: addressOf(m.Address), ModuleURLs: map[string]any{}, Location: map[string]any{"latitude": nil, "longitude": nil},
+	}
+	if a := m.addrs.first(); a.IsValid() {
+		d.IP = a.String()
+	}
+	if t.ownASN[i] != 0 {
+		d.IPASN = strconv.FormatUint(uint64(t.ownASN[i]), 10)
+	}
+	for _, n := range m.ASN {
+		d.ASN = append(d.ASN, strconv.FormatUint(uint64(n), 10))
+	}
+	if m.at.known() {
+		d.Location = map[string]any{"latitude": m.lat, "longitude": m.lon}
+	}
+	var modules []string
+	for name, a := range m.AddressOptional {
+		modules = append(modules, name)
+		d.ModuleURLs[name] = addressOf(a)
+	}
+	slices.Sort(modules)
+	d.OptionalModules = strings.Join(modules, ",")
+	return d
+}
+
+// debugIP answers /debug/json/ip_info: what this server sees of a request.
+func (s *Server) debugIP(c *gin.Context) error {
+	t := s.table.Load()
+	result := map[string]any{}
+	for name, values := range c.Request.Header {
+		switch name {
+		case "Authorization", "Cookie", "Proxy-Authorization":
+		default:
+			result[name] = strings.Join(values, ", ")
+		}
+	}
+	result["Host"] = c.Request.Host
+	client := clientOf(c.Request, t.trusted, t.header, t.secret)
+	places := map[string]any{}
+	for _, a := range []string{peerOf(c.Request.RemoteAddr).String(), client.addr.String()} {
+		if addr, ok := parseAddr(a); ok {
+			places[a] = t.debugPlace(addr)
+		}
+	}
+	result["geodata"] = places
+	writeEnvelope(c, http.StatusOK, result, "success", s.now())
+	return nil
+}
+
+func (t *Table) debugPlace(a netip.Addr) map[string]any {
+	out := map[string]any{"city": nil, "continent": nil, "country": nil, "latitude": nil, "longitude": nil, "state": nil}
+	p := t.placeInfo(a)
+	if p == nil {
+		return out
+	}
+	for key, v := range map[string]string{"city": p.City, "continent": p.Continent, "country": p.Country, "state": p.State} {
+		if v != "" {
+			out[key] = v
+		}
+	}
+	if p.Latitude != nil {
+		out["latitude"], out["longitude"] = *p.Latitude, *p.Longitude
+	}
+	return out
+}
+
+// debugNearest answers /debug/json/nearest_mirrors: the mirrors of the list that
+// the caller gets, by name.
+func (s *Server) debugNearest(c *gin.Context) error {
+	t := s.table.Load()
+	repo := t.exampleRepo()
+	name, version, no := t.splitRepo(repo)
+	if no != nil {
+		return no
+	}
+	q, _, no := t.listRequest(version, name, "", params{})
+	if no != nil {
+		return no
+	}
+	var sc scratch
+	if err := s.decide(c.Request, t, &q, &sc); err != nil {
+		return err
+	}
+	mirrors := map[string]debugMirror{}
+	for _, p := range sc.picks {
+		if !t.mirrors[p.mirror].Private {
+			mirrors[t.mirrors[p.mirror].Name] = t.debugMirror(p.mirror)
+		}
+	}
+	places := map[string]any{}
+	if q.addr.IsValid() {
+		places[q.addr.String()] = t.debugPlace(q.addr)
+	}
+	writeEnvelope(c, http.StatusOK, map[string]any{"geodata": places, "mirrors": mirrors}, "success", s.now())
+	return nil
+}
+
+// debugAll answers /debug/json/all_mirrors.
+func (s *Server) debugAll(c *gin.Context) error {
+	t := s.table.Load()
+	mirrors := map[string]debugMirror{}
+	for i := range t.mirrors {
+		if !t.mirrors[i].Private {
+			mirrors[t.mirrors[i].Name] = t.debugMirror(uint16(i))
+		}
+	}
+	writeEnvelope(c, http.StatusOK, mirrors, "success", s.now())
+	return nil
+}
+
+var debugPage = template.Must(template.New("all").Parse(`<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>All mirrors</title>
+</head>
+<body>
+<h1>All mirrors</h1>
+<table>
+<thead><tr><th>Name</th><th>Status</th><th>Country</th><th>City</th><th>IP</th><th>ASN of the IP</th><th>IPv6</th><th>URLs</th></tr></thead>
+<tbody>
+{{- range .}}
+<tr><td>{{.Name}}</td><td>{{.Status}}</td><td>{{.Geolocation.country}}</td><td>{{.Geolocation.city}}</td><td>{{.IP}}</td><td>{{.IPASN}}</td><td>{{if .IPv6}}yes{{else}}no{{end}}</td><td>{{range .URLs}}{{.}} {{end}}</td></tr>
+{{- end}}
+</tbody>
+</table>
+</body>
+</html>
+`))
+
+// debugTable answers /debug/html/all.
+func (s *Server) debugTable(c *gin.Context) error {
+	t := s.table.Load()
+	var rows []debugMirror
+	for i := range t.mirrors {
+		if !t.mirrors[i].Private {
+			rows = append(rows, t.debugMirror(uint16(i)))
+		}
+	}
+	h := c.Writer.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Security-Policy", "default-src 'none'")
+	return debugPage.Execute(c.Writer, rows)
+}
+
+// Status is what an administrator wants to know of a server.
+type Status struct {
+	Mirrors  int                 `json:"mirrors"`
+	Loaded   time.Time           `json:"loaded"` // the network and mirror files
+	Database string              `json:"database,omitempty"`
+	Built    time.Time           `json:"database_built,omitzero"`
+	Snapshot time.Time           `json:"snapshot,omitzero"` // findings
+	Problems map[string][]string `json:"problems,omitempty"`
+
+	feeds []feedStatus
+}
+
+// Status returns the state of the inputs: what is in use, and what is wrong.
+func (s *Server) Status() *Status { return s.status.Load() }
+
+func (s *Server) healthz(c *gin.Context) error {
+	c.String(http.StatusOK, "ok\n")
+	return nil
+}
+
+// readyz answers 200 as long as there are lists to serve, and says what is wrong
+// all the same: an old list is better than none.
+func (s *Server) readyz(c *gin.Context) error {
+	st := s.Status()
+	var b strings.Builder
+	code := http.StatusOK
+	if st.Mirrors == 0 {
+		code = http.StatusServiceUnavailable
+		b.WriteString("not ready: there are no mirrors\n")
+	} else {
+		b.WriteString("ready\n")
+	}
+	for _, line := range st.lines() {
+		b.WriteString(line + "\n")
+	}
+	c.String(code, "%s", b.String())
+	return nil
+}
+
+// lines lists what is wrong, one thing a line.
+func (st *Status) lines() []string {
+	var out []string
+	for subject, texts := range st.Problems {
+		for _, t := range texts {
+			out = append(out, "degraded: "+subject+": "+t)
+		}
+	}
+	for _, f := range st.feeds {
+		if f.Err != nil {
+			out = append(out, "degraded: "+f.Name+": "+f.Err.Error())
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,562 @@
+package mirrorlist
+
+import (
+	"math/bits"
+	"net/netip"
+	"time"
+
+	"meridian/mirrorlist/geo"
+)
+
+// A client is who asks, as far as routing may know.
+type client struct {
+	// addr is unmapped and without zone; invalid when a trusted proxy named no
+	// address. Then there is no place, and the rules for on-net clients are off.
+	addr netip.Addr
+
+	// hash stands for the client's prefix in every weighted order.
+	hash uint64
+}
+
+// A question is a request for a list after its names were resolved.
+type question struct {
+	client
+	slot int    // which repository, version and arch: an index of Table.slots
+	tree int    // 0 is the main tree, others are optional modules
+	want scheme // the protocol asked for, or anyScheme
+
+	// country restricts the list, before it is padded; zero for none.
+	country [2]byte
+
+	// geographic leaves every on-net rule out, as lists of ISO images want it.
+	geographic bool
+
+	limit int
+	now   time.Time
+}
+
+// A tier is a reason to list a mirror; lower ones come first in a list.
+type tier uint8
+
+const (
+	tierSubnet   tier = iota // the client is in a declared subnet
+	tierRegion               // in the mirror's own cloud region
+	tierCloud                // in its cloud
+	tierASN                  // in a declared autonomous system
+	tierCountry              // geographic: the client's country
+	tierWorld                // geographic: elsewhere
+	tierShuffle              // the client's place is not known
+	tierFallback             // nothing else was left: the configured ones
+	tierAny                  // nothing at all was left: whatever its health
+)
+
+var tierNames = [...]string{"subnet", "cloud region", "cloud", "asn", "country", "world", "no place", "fallback", "any"}
+
+func (t tier) String() string { return tierNames[t] }
+
+// A pick is one mirror of an answer and why it stands where it does.
+type pick struct {
+	mirror uint16
+	tier   tier
+	rank   uint8 // geographic tiers: see site.rankOf
+	flags  pickFlags
+	score  uint32 // its draw among equals: smaller first
+}
+
+type pickFlags uint8
+
+const (
+	sameASN  pickFlags = 1 << iota // the mirror's own ASN is the client's
+	lagging                        // listed in its place
+	sunk                           // lagging, and behind the fresh ones of its band
+	filled                         // lagging and expired: only fills the list
+	promoted                       // moved up for a client that arrived over IPv6
+	padded                         // outside the country that was asked for
+	monopoly                       // alone, by its operator's rule
+)
+
+// scratch is the memory of one decision, reused so that deciding allocates
+// nothing. The answer is in picks until the next decision.
+type scratch struct {
+	picks []pick
+
+	place uint32
+	site  site
+	asn   uint32
+
+	base, mask, taken set
+	cands             []cand
+
+	// For what the precomputed orders do not reach.
+	ranked []rankedSeat
+	whole  []uint16      // mirrors in order of rank
+	ends   [ranks]uint16 // where each rank ends in whole
+
+	body              []byte
+}
+
+type rankedSeat struct {
+	mirror uint16
+	rank   uint8
+}
+
+// cand is a candidate of one band. Keys order it: last in the band, sunk, not in
+// the client's ASN, then the draw; the number of the mirror breaks ties.
+type cand struct {
+	key uint64
+	pick
+}
+
+const (
+	keyLast    = 1 << 63
+	keySunk    = 1 << 62
+	keyForeign = 1 << 61
+)
+
+func (s *scratch) fit(t *Table) {
+	if n := len(t.public); len(s.base) != n {
+		s.base, s.mask, s.taken = make(set, n), make(set, n), make(set, n)
+	}
+	clear(s.taken)
+	s.picks = s.picks[:0]
+}
+
+// take adds a pick unless it is there already.
+func (s *scratch) take(p pick) {
+	if !s.taken.has(p.mirror) {
+		s.taken.add(p.mirror)
+		s.picks = append(s.picks, p)
+	}
+}
+
+// decide answers a question. It is pure: everything it depends on is in the
+// table and the question. The answer is s.picks.
+func (t *Table) decide(q *question, s *scratch) {
+	s.fit(t)
+	h := &t.health[q.slot]
+	s.place, s.asn, s.site = geo.NoPlace, 0, site{}
+	if q.addr.IsValid() {
+		s.place, s.asn = t.db.Find(q.addr), t.db.ASN(q.addr)
+		if s.place != geo.NoPlace {
+			s.site = t.siteOf(s.place)
+		}
+	}
+	class := int(q.hash % classes)
+	d := t.draws.at(q.now, class)
+	r := ranking{table: t, question: q, scratch: s, health: h, row: d.row(class), coin: d.coin(class)}
+
+	s.base.and(h.list, t.schemes[q.tree][q.want])
+	if q.addr.IsValid() && !q.geographic {
+		if r.monopoly() {
+			return
+		}
+		r.onNet()
+	}
+	r.geographic()
+	r.fill()
+	if len(s.picks) == 0 {
+		r.lastResort()
+	}
+	if q.addr.Is6() {
+		r.sixes()
+	}
+}
+
+// ranking is a decision under way.
+type ranking struct {
+	*question
+	*scratch
+	table  *Table
+	health *slotHealth
+	row    []uint32 // the client's draws
+	coin   float64
+}
+
+// monopoly answers with the one mirror that wants its clients for itself,
+// whatever country and protocol say.
+func (r *ranking) monopoly() bool {
+	t := r.table
+	best, bits := -1, uint8(0)
+	better := func(m uint16, n uint8) {
+		if !t.monopoly.has(m) || !r.health.list.has(m) || !t.schemes[r.tree][anyScheme].has(m) {
+			return
+		}
+		if best < 0 || n == bits && r.row[m] < r.row[best] {
+			best, bits = int(m), n
+		}
+	}
+	p := pick{flags: monopoly}
+	for _, on := range t.subnetsOf(r.addr) {
+		if best >= 0 && on.bits < bits {
+			break
+		}
+		better(on.mirror, on.bits)
+	}
+	if best < 0 {
+		for _, on := range t.cloudsOf(r.addr) {
+			p.tier = on.tier
+			if better(on.mirror, 0); best >= 0 {
+				break
+			}
+		}
+	}
+	if best < 0 {
+		p.tier = tierASN
+		for _, m := range t.asns[r.asn] {
+			better(m, 0)
+		}
+	}
+	if best < 0 {
+		return false
+	}
+	p.mirror, p.score = uint16(best), r.row[best]
+	r.take(p)
+	return true
+}
+
+// onNet takes the mirrors that serve the client's own network: by subnet, the
+// longest prefix first, then by cloud, then by autonomous system.
+func (r *ranking) onNet() {
+	t := r.table
+	if r.country != ([2]byte{}) {
+		r.mask.and(r.base, t.countrySet(r.country))
+	} else {
+		copy(r.mask, r.base)
+	}
+	for on := t.subnetsOf(r.addr); len(on) > 0; {
+		n := 1
+		for n < len(on) && on[n].bits == on[0].bits {
+			n++
+		}
+		r.begin()
+		for _, o := range on[:n] {
+			r.candidate(o.mirror, tierSubnet, 0)
+		}
+		r.end()
+		on = on[n:]
+	}
+	for on := t.cloudsOf(r.addr); len(on) > 0; {
+		n := 1
+		for n < len(on) && on[n].tier == on[0].tier {
+			n++
+		}
+		r.begin()
+		for _, o := range on[:n] {
+			r.candidate(o.mirror, o.tier, 0)
+		}
+		r.end()
+		on = on[n:]
+	}
+	r.begin()
+	for _, m := range t.asns[r.asn] {
+		r.candidate(m, tierASN, 0)
+	}
+	r.end()
+}
+
+// geographic fills the list with public mirrors by distance: those of the
+// country that was asked for, if one was, then all others.
+func (r *ranking) geographic() {
+	r.walkCountries(false)
+}
+
+// fill adds, when an old generation was withdrawn at once, the mirrors that
+// still have it, where the list is not full without them.
+func (r *ranking) fill() {
+	if r.health.lags && r.health.expired {
+		r.walkCountries(true)
+	}
+}
+
+// walkCountries walks the public mirrors of the country that was asked for, then
+// all. With old it walks only those that lag behind an expired generation, else
+// only the others.
+func (r *ranking) walkCountries(old bool) {
+	t := r.table
+	for _, pad := range [2]bool{false, true} {
+		if len(r.picks) >= r.limit || pad && r.country == ([2]byte{}) {
+			return
+		}
+		var flags pickFlags
+		r.mask.and(r.base, t.public)
+		if r.country != ([2]byte{}) && !pad {
+			r.mask.and(r.mask, t.countrySet(r.country))
+		}
+		if pad {
+			flags |= padded
+		}
+		if r.health.lags && r.health.expired {
+			if old {
+				flags |= filled
+				r.mask.and(r.mask, r.health.lag)
+			} else {
+				r.mask.without(r.mask, r.health.lag)
+			}
+		}
+		r.walk(flags)
+	}
+}
+
+// walk takes mirrors of r.mask in geographic order until the list is full.
+func (r *ranking) walk(flags pickFlags) {
+	t := r.table
+	if r.site.country == ([2]byte{}) {
+		r.begin()
+		for w, word := range r.mask {
+			for ; word != 0; word &= word - 1 {
+				r.candidate(uint16(w<<6|bits.TrailingZeros64(word)), tierShuffle, 0)
+			}
+		}
+		r.endWith(flags)
+		return
+	}
+	for bands := t.orders.of(r.place); len(bands) > 0; {
+		rank, mirrors, rest := nextBand(bands)
+		r.band(rank, mirrors, flags)
+		if len(r.picks) >= r.limit {
+			return
+		}
+		bands = rest
+	}
+	// What the order of this place does not reach: rank all that is left.
+	n := r.rankAll()
+	for rank, from := 0, 0; from < n; rank++ {
+		to := int(r.ends[rank])
+		if from < to {
+			r.band(rank, r.whole[from:to], flags)
+			if len(r.picks) >= r.limit {
+				return
+			}
+			from = to
+		}
+	}
+}
+
+// rankAll sorts the mirrors of r.mask that are not taken yet by rank into
+// r.whole, and leaves in r.ends where each rank ends. It returns their number.
+func (r *ranking) rankAll() int {
+	t := r.table
+	clear(r.ends[:])
+	r.ranked = r.ranked[:0]
+	for i := range t.seats {
+		m := &t.seats[i]
+		if r.mask.has(m.mirror) && !r.taken.has(m.mirror) {
+			k := r.site.rankOf(m)
+			r.ends[k]++
+			r.ranked = append(r.ranked, rankedSeat{m.mirror, uint8(k)})
+		}
+	}
+	sum := uint16(0)
+	for k, c := range r.ends {
+		r.ends[k] = sum
+		sum += c
+	}
+	n := len(r.ranked)
+	if cap(r.whole) < n {
+		r.whole = make([]uint16, len(t.seats))
+	}
+	r.whole = r.whole[:n]
+	for _, m := range r.ranked {
+		r.whole[r.ends[m.rank]] = m.mirror
+		r.ends[m.rank]++
+	}
+	return n
+}
+
+// band takes the eligible mirrors of one geographic band.
+func (r *ranking) band(rank int, mirrors []uint16, flags pickFlags) {
+	t := tierCountry
+	if rank >= foreign {
+		t = tierWorld
+	}
+	r.begin()
+	for _, m := range mirrors {
+		r.candidate(m, t, uint8(rank))
+	}
+	r.endWith(flags)
+}
+
+func (r *ranking) begin() { r.cands = r.cands[:0] }
+
+// candidate adds a mirror to the band under way if it is eligible.
+func (r *ranking) candidate(m uint16, t tier, rank uint8) {
+	if !r.mask.has(m) || r.taken.has(m) {
+		return
+	}
+	score := r.row[m]
+	c := cand{key: uint64(score)<<16 | uint64(m) | keyForeign, pick: pick{mirror: m, tier: t, rank: rank, score: score}}
+	if tab := r.table; tab.anycast.has(m) {
+		c.key |= keyLast
+	} else if r.asn != 0 && tab.ownASN[m] == r.asn {
+		c.key &^= keyForeign
+		c.flags |= sameASN
+	}
+	r.cands = append(r.cands, c)
+}
+
+func (r *ranking) end() { r.endWith(0) }
+
+// endWith takes the best of the band, as many as the list has room for.
+func (r *ranking) endWith(flags pickFlags) {
+	if len(r.cands) == 0 {
+		return
+	}
+	if r.health.lags {
+		r.sink()
+	}
+	room := r.limit - len(r.picks)
+	if room <= 0 {
+		return
+	}
+	// Keep the best in order at the front of cands: bands are large, lists are
+	// short, and most candidates lose their first comparison.
+	best := r.cands[:0]
+	for _, c := range r.cands {
+		if len(best) == room {
+			if c.key > best[room-1].key {
+				continue
+			}
+			best = best[:room-1]
+		}
+		i := len(best)
+		best = best[:i+1]
+		for ; i > 0 && best[i-1].key > c.key; i-- {
+			best[i] = best[i-1]
+		}
+		best[i] = c
+	}
+	for _, c := range best {
+		c.flags |= flags
+		r.take(c.pick)
+	}
+}
+
+// The share of a band's bandwidth that its fresh mirrors hold, from which on
+// they begin to precede the lagging ones, and from which on they always do.
+// After a publication few mirrors are fresh, and a client sends everything to
+// the first: if fresh always came first, the world would meet at a few hosts.
+const (
+	freshSome = 0.3
+	freshAll  = 0.6
+)
+
+// sink marks the lagging mirrors of the band, and puts the fresh ones before
+// them for as large a part of the clients as the fresh have bandwidth to serve.
+func (r *ranking) sink() {
+	var fresh, all int
+	for i := range r.cands {
+		c := &r.cands[i]
+		w := r.table.weights[c.mirror]
+		all += w
+		if r.health.lag.has(c.mirror) {
+			c.flags |= lagging
+		} else {
+			fresh += w
+		}
+	}
+	share := (float64(fresh)/float64(all) - freshSome) / (freshAll - freshSome)
+	if r.coin >= share {
+		return
+	}
+	for i := range r.cands {
+		if c := &r.cands[i]; c.flags&lagging != 0 {
+			c.key |= keySunk
+			c.flags |= sunk
+		}
+	}
+}
+
+// lastResort answers when no mirror may be listed: an old list is better than
+// none. First the configured mirrors, then the public ones whatever their
+// health; a mirror that was caught tampering is never among them.
+func (r *ranking) lastResort() {
+	t := r.table
+	for _, want := range [2]scheme{r.want, anyScheme} {
+		for _, tier := range [2]tier{tierFallback, tierAny} {
+			r.mask.and(r.health.any, t.schemes[r.tree][want])
+			if tier == tierFallback {
+				r.mask.and(r.mask, t.fallback)
+			} else {
+				r.mask.and(r.mask, t.public)
+			}
+			r.begin()
+			for w, word := range r.mask {
+				for ; word != 0; word &= word - 1 {
+					r.candidate(uint16(w<<6|bits.TrailingZeros64(word)), tier, 0)
+				}
+			}
+			r.end()
+			if len(r.picks) > 0 {
+				return
+			}
+		}
+	}
+}
+
+// A client that arrives over IPv6 may have nothing else, and zypper tries four
+// mirrors: sixesWanted of the first sixesWithin answer over IPv6.
+const (
+	sixesWanted = 2
+	sixesWithin = 4
+)
+
+// sixes moves mirrors that are reachable over IPv6 up until there are enough of
+// them among the first, without changing the order otherwise. Mirrors that the
+// list is too short for come in at the end of the first ones.
+func (r *ranking) sixes() {
+	t := r.table
+	within := min(sixesWithin, r.limit)
+	have := 0
+	for i, p := range r.picks {
+		if i < within && t.ipv6.has(p.mirror) {
+			have++
+		}
+	}
+	need := min(sixesWanted, within) - have
+	if need <= 0 {
+		return
+	}
+	listed := 0
+	for _, p := range r.picks[min(within, len(r.picks)):] {
+		if t.ipv6.has(p.mirror) {
+			listed++
+		}
+	}
+	if listed < need {
+		// Not enough of them in the whole list: look beyond its end.
+		short, limit := len(r.picks), r.limit
+		r.limit = short + need - listed
+		r.base.and(r.base, t.ipv6)
+		r.walkCountries(false)
+		r.fill()
+		r.limit = limit
+	}
+	for ; need > 0; need-- {
+		from := -1
+		for i := within; i < len(r.picks); i++ {
+			if t.ipv6.has(r.picks[i].mirror) {
+				from = i
+				break
+			}
+		}
+		if from < 0 {
+			break
+		}
+		p := r.picks[from]
+		p.flags |= promoted
+		// In front of the last of the first ones that is not IPv6, which then
+		// leads the rest: the order of all others stays.
+		to := within - 1
+		for to >= 0 && t.ipv6.has(r.picks[to].mirror) {
+			to--
+		}
+		out := r.picks[to]
+		copy(r.picks[to:within-1], r.picks[to+1:within])
+		r.picks[within-1] = p
+		copy(r.picks[within+1:from+1], r.picks[within:from])
+		r.picks[within] = out
+	}
+	if len(r.picks) > r.limit {
+		r.picks = r.picks[:r.limit]
+	}
+}

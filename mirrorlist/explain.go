@@ -1,0 +1,350 @@
+package mirrorlist
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"meridian/checker/state"
+	"meridian/mirrorlist/geo"
+	"meridian/schema"
+)
+
+// Explanation says why a client gets the list that it gets. It comes from the
+// same decision as the list itself.
+type Explanation struct {
+	Client  ClientInfo `json:"client"`
+	Version string     `json:"version"` // resolved
+	Repo    string     `json:"repo"`
+	Arch    string     `json:"arch,omitempty"`
+
+	// Vault is the one answer for a version or repository kept on the vault.
+	Vault string `json:"vault,omitempty"`
+
+	Limit      int         `json:"limit"`
+	Candidates []Candidate `json:"candidates"` // in order; the first Limit are listed
+	Excluded   []Exclusion `json:"excluded"`   // by name
+
+	// PrivateCandidates and PrivateExcluded count the private mirrors that were
+	// left out of the two lists above, for a reader who may not see them.
+	PrivateCandidates int `json:"private_candidates"`
+	PrivateExcluded   int `json:"private_excluded"`
+}
+
+// ClientInfo is what routing knows of a client.
+type ClientInfo struct {
+	Address     string     `json:"address"`
+	Place       *PlaceInfo `json:"place"` // null: not in the database
+	PlaceSource string     `json:"place_source"`
+	ASN         uint32     `json:"asn,omitempty"`
+	ASNSource   string     `json:"asn_source"`
+}
+
+// PlaceInfo is a place in words.
+type PlaceInfo struct {
+	Country   string   `json:"country,omitempty"`
+	Continent string   `json:"continent,omitempty"`
+	State     string   `json:"state,omitempty"`
+	City      string   `json:"city,omitempty"`
+	Latitude  *float64 `json:"latitude"`
+	Longitude *float64 `json:"longitude"`
+}
+
+// A Candidate is a mirror that may be listed, and what decided its position.
+type Candidate struct {
+	Position int    `json:"position"` // from 1
+	Listed   bool   `json:"listed"`
+	Mirror   string `json:"mirror"`
+	URL      string `json:"url"`
+	Tier     string `json:"tier"`
+	Health   string `json:"health"`
+
+	// Band is the number of whole 500 km between client and mirror; null outside
+	// geographic tiers, and where a position is not known.
+	Band       *int     `json:"band"`
+	DistanceKm *int     `json:"distance_km"`
+	Weight     int      `json:"weight"` // Mbit/s
+	Private    bool     `json:"private,omitempty"`
+	Reasons    []string `json:"reasons,omitempty"`
+}
+
+// An Exclusion is a mirror that is not listed, and why.
+type Exclusion struct {
+	Mirror  string `json:"mirror"`
+	Reason  string `json:"reason"`
+	Private bool   `json:"private,omitempty"`
+}
+
+// An inquiry is a list that somebody wants explained.
+type inquiry struct {
+	addr          netip.Addr
+	version, repo string
+	userAgent     string
+	params
+	all bool // private mirrors too
+}
+
+// explain answers an inquiry.
+func (t *Table) explain(in inquiry, now time.Time) (*Explanation, error) {
+	q, vault, no := t.listRequest(in.version, in.repo, in.userAgent, in.params)
+	if no != nil {
+		return nil, no
+	}
+	q.client = knownClient(in.addr, t.secret)
+	limit := t.limit
+	q.now = now
+	slot := &t.slots[q.slot]
+	e := &Explanation{
+		Client:  t.clientInfo(in.addr),
+		Version: string(slot.key.Version), Repo: slot.key.Repo, Arch: string(slot.key.Arch),
+		Vault: vault, Limit: limit,
+		Candidates: []Candidate{}, Excluded: []Exclusion{},
+	}
+	if vault != "" {
+		return e, nil
+	}
+	// The whole order: a list is its beginning.
+	q.limit = max(limit, len(t.mirrors))
+	var s scratch
+	t.decide(&q, &s)
+	for i, p := range s.picks {
+		c := t.candidateInfo(&q, &s, p)
+		c.Position, c.Listed = i+1, i < limit
+		if c.Private && !in.all {
+			e.PrivateCandidates++
+			continue
+		}
+		e.Candidates = append(e.Candidates, c)
+	}
+	for i := range t.mirrors {
+		if s.taken.has(uint16(i)) {
+			continue
+		}
+		if t.mirrors[i].Private && !in.all {
+			e.PrivateExcluded++
+			continue
+		}
+		e.Excluded = append(e.Excluded, Exclusion{t.mirrors[i].Name, t.whyNot(&q, &s, uint16(i)), t.mirrors[i].Private})
+	}
+	return e, nil
+}
+
+// clientInfo describes an address.
+func (t *Table) clientInfo(a netip.Addr) ClientInfo {
+	c := ClientInfo{PlaceSource: "no database", ASNSource: "no database"}
+	if a.IsValid() {
+		c.Address = a.String()
+	}
+	if t.db.HasLocation() {
+		c.PlaceSource = t.db.Type()
+		c.Place = t.placeInfo(a)
+	}
+	if t.db.HasASN() {
+		c.ASNSource = t.db.Type()
+		c.ASN = t.db.ASN(a)
+	}
+	return c
+}
+
+// placeInfo returns the place of an address, or nil.
+func (t *Table) placeInfo(a netip.Addr) *PlaceInfo {
+	i := t.db.Find(a)
+	if i == geo.NoPlace {
+		return nil
+	}
+	p := t.db.Place(i)
+	info := &PlaceInfo{Country: letters(p.Country), Continent: letters(p.Continent), State: p.State, City: p.City}
+	if p.HasCoordinates {
+		info.Latitude, info.Longitude = &p.Lat, &p.Lon
+	}
+	return info
+}
+
+func letters(c [2]byte) string { return strings.TrimRight(string(c[:]), "\x00") }
+
+func (t *Table) candidateInfo(q *question, s *scratch, p pick) Candidate {
+	m := &t.mirrors[p.mirror]
+	c := Candidate{
+		Mirror: m.Name, URL: string(t.appendURL(nil, q, p)), Tier: p.tier.String(),
+		Weight: t.weights[p.mirror], Private: m.Private, Health: t.slotHealthName(q.slot, p.mirror),
+	}
+	if p.tier == tierCountry || p.tier == tierWorld {
+		if b := int(p.rank) % foreign; b != nowhere {
+			c.Band = &b
+		}
+	}
+	if m.at.known() && s.place != geo.NoPlace {
+		if lat, lon, ok := t.position(s.place); ok {
+			d := int(schema.Distance(lat, lon, m.lat, m.lon))
+			c.DistanceKm = &d
+		}
+	}
+	for _, f := range []struct {
+		flag pickFlags
+		text string
+	}{
+		{monopoly, "wants its own clients for itself"},
+		{sameASN, "in the client's own ASN"},
+		{sunk, "lags behind the newest generation, so fresh ones of its band come first"},
+		{filled, "holds a generation that was withdrawn, so it only fills the list"},
+		{promoted, "moved up because the client arrived over IPv6"},
+		{padded, "outside the country that was asked for: fills the list"},
+	} {
+		if p.flags&f.flag != 0 {
+			c.Reasons = append(c.Reasons, f.text)
+		}
+	}
+	if m.Anycast {
+		c.Reasons = append(c.Reasons, "anycast: last in its band")
+	}
+	if m.from == fromCountry {
+		c.Reasons = append(c.Reasons, "position not known: the middle of its country")
+	}
+	return c
+}
+
+// position returns where the clients of a place are, in degrees.
+func (t *Table) position(place uint32) (lat, lon float64, ok bool) {
+	p := t.db.Place(place)
+	if p.HasCoordinates {
+		return p.Lat, p.Lon, true
+	}
+	return schema.Centroid(string(p.Country[:]))
+}
+
+// slotHealthName says what is known of a mirror for a slot: the worst of its
+// keys.
+func (t *Table) slotHealthName(slot int, m uint16) string {
+	if t.snap == nil {
+		return state.Unknown.String()
+	}
+	worst := state.Fresh
+	keys := t.slots[slot].keys
+	if len(keys) == 0 {
+		return state.Unknown.String()
+	}
+	for _, k := range keys {
+		h := healthOf(t.snap.Mirrors[t.mirrors[m].Name], k, t.snapLive, t.public.has(m))
+		if badness(h) > badness(worst) {
+			worst = h
+		}
+	}
+	return worst.String()
+}
+
+// whyNot says why a mirror is not among the candidates.
+func (t *Table) whyNot(q *question, s *scratch, i uint16) string {
+	m := &t.mirrors[i]
+	slot := &t.slots[q.slot]
+	switch b := m.bases[q.tree]; {
+	case b == (base{}) && q.tree > 0:
+		return "has no address_optional." + t.trees[q.tree].name
+	case b == (base{}):
+		return "has no http or https address"
+	case !slot.carry.has(i):
+		return "does not carry " + slot.key.String()
+	case !t.health[q.slot].list.has(i):
+		return "is " + t.slotHealthName(q.slot, i)
+	case !t.schemes[q.tree][q.want].has(i):
+		return fmt.Sprintf("has no %s address", [...]string{"", "http", "https"}[q.want])
+	case len(s.picks) == 1 && s.picks[0].flags&monopoly != 0:
+		return "another mirror wants this client for itself"
+	case m.CloudType != "":
+		return "in a cloud, and the client is not in its regions"
+	case m.Private:
+		return "private, and the client is in none of its networks"
+	}
+	return "ranked below the list"
+}
+
+// Print writes the explanation for a terminal.
+func (e *Explanation) Print(w io.Writer) error {
+	name := e.Version + "/" + e.Repo
+	if e.Arch != "" {
+		name += " " + e.Arch
+	}
+	fmt.Fprintf(w, "%s for %s\n", name, cmp.Or(e.Client.Address, "a client without address"))
+	if p := e.Client.Place; p != nil {
+		var parts []string
+		for _, s := range []string{p.City, p.State, p.Country, p.Continent} {
+			if s != "" {
+				parts = append(parts, s)
+			}
+		}
+		if p.Latitude != nil {
+			parts = append(parts, fmt.Sprintf("(%.4f, %.4f)", *p.Latitude, *p.Longitude))
+		}
+		fmt.Fprintf(w, "place  %s, by %s\n", strings.Join(parts, " "), e.Client.PlaceSource)
+	} else {
+		fmt.Fprintf(w, "place  not known (%s)\n", e.Client.PlaceSource)
+	}
+	if e.Client.ASN != 0 {
+		fmt.Fprintf(w, "ASN    %d, by %s\n", e.Client.ASN, e.Client.ASNSource)
+	} else {
+		fmt.Fprintf(w, "ASN    not known (%s)\n", e.Client.ASNSource)
+	}
+	if e.Vault != "" {
+		_, err := fmt.Fprintf(w, "\nkept on the vault alone: %s\n", e.Vault)
+		return err
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "\n#\tmirror\ttier\tband\tkm\tMbit/s\thealth\turl\t\n")
+	for _, c := range e.Candidates {
+		if !c.Listed {
+			break
+		}
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", c.Position, c.Mirror, c.Tier, number(c.Band), number(c.DistanceKm), c.Weight, c.Health, c.URL, strings.Join(c.Reasons, "; "))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	if n := len(e.Candidates) - e.Limit; n > 0 {
+		fmt.Fprintf(w, "\n%d more would be listed next, the first: %s\n", n, e.Candidates[e.Limit].Mirror)
+	}
+	if len(e.Excluded) > 0 {
+		fmt.Fprintf(w, "\nnot listed\n")
+		for _, x := range e.Excluded {
+			fmt.Fprintf(tw, "%s\t%s\n", x.Mirror, x.Reason)
+		}
+	}
+	if e.PrivateCandidates+e.PrivateExcluded > 0 {
+		fmt.Fprintf(tw, "%d private mirrors, %d of them for this client\n", e.PrivateCandidates+e.PrivateExcluded, e.PrivateCandidates)
+	}
+	return tw.Flush()
+}
+
+func number(n *int) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}
+
+// mirrorHealth says what is known of a mirror as a whole: the worst of its keys.
+func (t *Table) mirrorHealth(m uint16) string {
+	if t.snap == nil {
+		return state.Unknown.String()
+	}
+	worst := state.Fresh
+	if st := t.snap.Mirrors[t.mirrors[m].Name]; st != nil {
+		for _, h := range st.Health {
+			if badness(h) > badness(worst) {
+				worst = h
+			}
+		}
+	}
+	return worst.String()
+}
+
+// badness orders the verdicts from good to bad.
+func badness(h state.Health) int {
+	return slices.Index([]state.Health{
+		state.Fresh, state.Ahead, state.Unprobed, state.Lagging, state.Unknown, state.Pending,
+		state.Absent, state.Stale, state.Down, state.Broken,
+	}, h)
+}

@@ -1,0 +1,687 @@
+package mirrorlist
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
+
+	"meridian/checker/state"
+	"meridian/internal/durable"
+	"meridian/mirrorlist/geo"
+	"meridian/schema"
+)
+
+// A keeper reads everything that a table is made from, and keeps the server's
+// table up to date. Whatever goes wrong, the last good input stays: an old list
+// is better than none. One goroutine owns it.
+type keeper struct {
+	s   *Server
+	cfg Config
+	log *slog.Logger
+
+	in       inputs
+	good     map[string]*schema.Mirror // the last good form, by file
+	problems map[string][]string       // what is wrong now, by subject
+	seen     listing                   // what the inputs were read from
+	loaded   time.Time
+
+	geo      map[string]geoFile // databases in use, by path
+	feeds    *keptFeeds
+	resolver *resolver
+	source   Source
+
+	draws  drawsFor
+	orders *orders
+	ordKey uint64
+
+	changed chan struct{} // a feed or an address is new
+}
+
+// drawsFor remembers what draws were made from.
+type drawsFor struct {
+	draws
+	names   []uint64
+	weights []int
+	secret  uint64
+}
+
+type geoFile struct {
+	db   *geo.DB
+	from listing
+}
+
+// reloadRequest asks the keeper to read everything again.
+type reloadRequest struct {
+	force bool
+	done  chan error
+}
+
+// maxGone is the part of the mirrors that may disappear at once without being
+// asked twice: what looks like half a network is mostly half a checkout.
+const maxGone = 0.3
+
+func newKeeper(s *Server) *keeper {
+	k := &keeper{
+		s: s, cfg: s.opts.Config, log: s.log,
+		good: map[string]*schema.Mirror{}, problems: map[string][]string{},
+		geo: map[string]geoFile{}, changed: make(chan struct{}, 1),
+	}
+	k.feeds = newKeptFeeds(&k.cfg, k.log, k.changed)
+	k.in.served = map[state.Key]*atomic.Uint64{}
+	return k
+}
+
+// start reads everything for the first time.
+func (k *keeper) start(ctx context.Context) error {
+	if err := os.MkdirAll(k.cfg.CacheDir, 0o700); err != nil {
+		k.problem("cache_dir", err)
+	}
+	k.source = k.s.opts.Source
+	if k.source == nil {
+		if dir, ok := strings.CutPrefix(k.cfg.State, "dir:"); ok {
+			k.source = state.NewDir(dir)
+		}
+	}
+	if k.cfg.Stats != "" {
+		k.log.Warn("this release keeps no statistics yet", "stats", k.cfg.Stats)
+	}
+	k.configure()
+	if err := k.readSecret(); err != nil {
+		return err
+	}
+	seen, err := list(k.paths())
+	if err != nil {
+		return fmt.Errorf("mirrorlist: %w", err)
+	}
+	if err := k.readNetwork(true); err != nil {
+		return err
+	}
+	k.readGeo(ctx)
+	k.followFeeds(ctx)
+	k.seen = seen
+	k.readHosts()
+	k.readState(ctx)
+	k.build(false)
+	return nil
+}
+
+// configure takes over what settings may change without a restart.
+func (k *keeper) configure() {
+	k.in.fallback = k.cfg.FallbackMirrors
+	k.in.maxAge = k.cfg.StateMaxAge
+	if k.resolver == nil {
+		k.resolver = newResolver(k.s.opts.Resolver, k.cfg.CacheDir, k.cfg.AllowPrivateAddresses)
+	}
+}
+
+// problem records what is wrong with one of the inputs; nil errors clear it.
+func (k *keeper) problem(subject string, errs ...error) {
+	var texts []string
+	for _, err := range errs {
+		if err != nil {
+			texts = append(texts, err.Error())
+		}
+	}
+	if slices.Equal(texts, k.problems[subject]) {
+		return
+	}
+	if len(texts) == 0 {
+		delete(k.problems, subject)
+		k.log.Info("input is good again", "input", subject)
+		return
+	}
+	k.problems[subject] = texts
+	for _, t := range texts {
+		k.log.Warn("keeping the last good input", "input", subject, "err", t)
+	}
+}
+
+// paths are the files whose change means a reload.
+func (k *keeper) paths() []string {
+	paths := []string{k.cfg.Network}
+	if k.in.network != nil {
+		paths = append(paths, k.in.network.MirrorsDir)
+	}
+	for _, p := range []string{k.cfg.SecretFile, k.cfg.Geo.Location, k.cfg.Geo.ASN} {
+		if p != "" && p != demoGeo {
+			paths = append(paths, p)
+		}
+	}
+	for _, source := range k.cfg.CloudRanges {
+		if !strings.Contains(source, "://") {
+			paths = append(paths, source)
+		}
+	}
+	return paths
+}
+
+// readSecret reads the secret of the weighted orders. Without a file it is
+// derived from what all nodes of a network have in common.
+func (k *keeper) readSecret() error {
+	if k.cfg.SecretFile == "" {
+		return nil // see readNetwork
+	}
+	data, err := os.ReadFile(k.cfg.SecretFile)
+	if err != nil {
+		return fmt.Errorf("mirrorlist: secret_file: %w", err)
+	}
+	data = bytes.TrimSpace(data)
+	if len(data) < 16 {
+		return fmt.Errorf("mirrorlist: secret_file: %s is too short; write at least 16 random characters into it", k.cfg.SecretFile)
+	}
+	k.in.secret = secretOf(data)
+	return nil
+}
+
+func secretOf(data []byte) uint64 {
+	sum := sha256.Sum256(data)
+	return binary.LittleEndian.Uint64(sum[:])
+}
+
+// readNetwork reads the network file and the mirrors. A bad network file keeps
+// the old one; a bad mirror file keeps the last good form of that mirror.
+func (k *keeper) readNetwork(force bool) error {
+	network, problems, err := schema.LoadNetwork(k.cfg.Network)
+	if err != nil {
+		if k.in.network == nil {
+			return err
+		}
+		k.problem("network", err)
+		network = k.in.network
+	} else {
+		k.problem("network", errorsOf(problems)...)
+	}
+	files, problems, err := schema.LoadMirrors(network.MirrorsDir)
+	if err != nil {
+		if k.in.network == nil {
+			return err
+		}
+		k.problem("mirrors", err)
+		return err
+	}
+	faults := errorsOf(problems)
+	good := make(map[string]*schema.Mirror, len(files))
+	for _, m := range files {
+		good[m.File] = m
+	}
+	for file, m := range k.good {
+		if good[file] == nil {
+			if _, err := os.Stat(filepath.Join(network.MirrorsDir, file)); err == nil {
+				good[file] = m // bad now
+			}
+		}
+	}
+	// By file, so that of two mirrors with one name the same one always wins.
+	var mirrors []*schema.Mirror
+	names := map[string]string{}
+	for _, file := range slices.Sorted(maps.Keys(good)) {
+		m := good[file]
+		if other := names[m.Name]; other != "" {
+			faults = append(faults, fmt.Errorf("%s: the name %q is that of %s; give each mirror a name of its own", file, m.Name, other))
+			continue
+		}
+		names[m.Name] = file
+		mirrors = append(mirrors, m)
+	}
+	k.problem("mirrors", faults...)
+	slices.SortFunc(mirrors, func(a, b *schema.Mirror) int { return strings.Compare(a.Name, b.Name) })
+	if len(mirrors) > maxMirrors {
+		return fmt.Errorf("mirrorlist: %d mirrors are more than %d", len(mirrors), maxMirrors)
+	}
+	gone := 0
+	for _, m := range k.in.mirrors {
+		if names[m.Name] == "" {
+			gone++
+		}
+	}
+	if !force && float64(gone) > maxGone*float64(len(k.in.mirrors)) {
+		err := fmt.Errorf("%d of %d mirrors are gone at once: if that is meant, ask for a reload (SIGHUP, or POST /-/reload)", gone, len(k.in.mirrors))
+		k.problem("removed mirrors", err)
+		return err
+	}
+	k.problem("removed mirrors")
+	var unknown []error
+	for _, name := range k.in.fallback {
+		if names[name] == "" {
+			unknown = append(unknown, fmt.Errorf("fallback_mirrors: no mirror is called %q; write a name from %s", name, network.MirrorsDir))
+		}
+	}
+	k.problem("fallback_mirrors", unknown...)
+	if k.cfg.SecretFile == "" {
+		if k.in.network == nil {
+			k.log.Warn("no secret_file: whoever knows the network can tell every client's order")
+		}
+		k.in.secret = secretOf([]byte(network.VaultMirror + fmt.Sprint(network.Versions)))
+	}
+	k.good, k.in.network, k.in.mirrors = good, network, mirrors
+	k.loaded = k.s.now()
+	return nil
+}
+
+// maxMirrors is what a mirror's number can count, with room for its sets.
+const maxMirrors = 1 << 14
+
+// errorsOf returns the problems that cost something, as errors.
+func errorsOf(ps []schema.Problem) []error {
+	var out []error
+	for _, p := range ps {
+		if p.Error {
+			out = append(out, errors.New(p.String()))
+		}
+	}
+	return out
+}
+
+// readGeo opens the databases, and compiles those that are new. One that is bad
+// keeps its old form.
+func (k *keeper) readGeo(ctx context.Context) {
+	location, errLocation := k.database(ctx, k.cfg.Geo.Location)
+	asn, errASN := k.database(ctx, k.cfg.Geo.ASN)
+	if errLocation == nil && location != nil && !location.HasLocation() {
+		errLocation = fmt.Errorf("geo.location: %s is a %s and knows no places; write one such as GeoLite2-City or IPinfo location", k.cfg.Geo.Location, location.Type())
+	}
+	if errASN == nil && asn != nil && !asn.HasASN() {
+		errASN = fmt.Errorf("geo.asn: %s is a %s and knows no ASNs; write one such as GeoLite2-ASN or IPinfo ASN", k.cfg.Geo.ASN, asn.Type())
+	}
+	k.problem("geo.location", errLocation)
+	k.problem("geo.asn", errASN)
+	// Joining the same two again would make a new database of the same content.
+	if db := geo.Join(location, asn); db.Sum() != k.in.db.Sum() {
+		k.in.db = db
+	}
+	for path := range k.geo {
+		if path != k.cfg.Geo.Location && path != k.cfg.Geo.ASN {
+			delete(k.geo, path)
+		}
+	}
+}
+
+// database returns the compiled form of a database, or its last good form and
+// what is wrong now.
+func (k *keeper) database(ctx context.Context, path string) (*geo.DB, error) {
+	if path == "" {
+		return nil, nil
+	}
+	have := k.geo[path]
+	if path == demoGeo {
+		if have.db == nil {
+			have.db = geo.Demo()
+			k.geo[path] = have
+		}
+		return have.db, nil
+	}
+	if _, err := os.Stat(path); err != nil {
+		return have.db, fmt.Errorf("geo: %w", err)
+	}
+	from, err := list([]string{path})
+	if err != nil {
+		return have.db, fmt.Errorf("geo: %w", err)
+	}
+	if have.db != nil && have.from == from {
+		return have.db, nil
+	}
+	// The name tells the file and its state: a snapshot of another state of the
+	// database is another file, and a bad database has none.
+	prefix := fmt.Sprintf("geo-%016x-", xxh3.HashString(path))
+	snapshot := filepath.Join(k.cfg.CacheDir, fmt.Sprintf("%s%016x", prefix, uint64(from)))
+	db, err := geo.Open(snapshot)
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			k.log.Warn("compiling the database again", "path", path, "err", err)
+		}
+		compile := k.s.opts.Compile
+		if compile == nil {
+			compile = func(_ context.Context, mmdb, out string) error { return geo.Compile(mmdb, out) }
+		}
+		if err := compile(ctx, path, snapshot); err != nil {
+			return have.db, err
+		}
+		if db, err = geo.Open(snapshot); err != nil {
+			return have.db, err
+		}
+		k.log.Info("compiled a database", "path", path, "type", db.Type(), "built", db.Built())
+	}
+	// The mapping is released when no table uses the database any more, and no
+	// request uses that table: only the collector knows when that is.
+	runtime.SetFinalizer(db, func(db *geo.DB) { _ = db.Close() })
+	k.geo[path] = geoFile{db, from}
+	k.sweep(prefix, filepath.Base(snapshot))
+	return db, nil
+}
+
+// sweep removes the snapshots of earlier states of a database.
+func (k *keeper) sweep(prefix, keep string) {
+	entries, _ := os.ReadDir(k.cfg.CacheDir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) && e.Name() != keep {
+			_ = os.Remove(filepath.Join(k.cfg.CacheDir, e.Name()))
+		}
+	}
+}
+
+// followFeeds reads the lists that settings and mirror files name.
+func (k *keeper) followFeeds(ctx context.Context) {
+	subnets := map[string]string{}
+	for _, m := range k.in.mirrors {
+		if m.SubnetsURL != "" {
+			subnets[m.Name] = m.SubnetsURL
+		}
+	}
+	k.feeds.follow(ctx, k.cfg.CloudRanges, subnets)
+}
+
+// readState loads the newest findings. It reports whether they changed.
+func (k *keeper) readState(ctx context.Context) bool {
+	if k.source == nil {
+		return false
+	}
+	snap, err := k.source.Load(ctx)
+	if errors.Is(err, state.ErrNoSnapshot) {
+		snap, err = nil, nil // nothing has been checked yet: list every mirror
+	}
+	if err != nil {
+		k.problem("state", err)
+		return false
+	}
+	k.problem("state")
+	changed := snap != k.in.snap
+	k.in.snap = snap
+	return changed
+}
+
+// build makes a table of the inputs and puts it in service. Without wait it may
+// put one in service first whose orders are still to be made.
+func (k *keeper) build(wait bool) {
+	k.in.clouds, k.in.subnets = k.feeds.values()
+	g := newGeometry(&k.in)
+	t := &Table{geometry: g, orders: k.ordersOf(g, wait)}
+	t.fallback = newSet(len(g.mirrors))
+	for _, name := range k.in.fallback {
+		if i, ok := g.byName[name]; ok {
+			t.fallback.add(i)
+		}
+	}
+	t.trusted = nil
+	for _, p := range k.cfg.TrustedProxies {
+		if n, err := parseNetwork(p); err == nil { // check has seen to it
+			t.trusted = append(t.trusted, n)
+		}
+	}
+	t.header, t.limit, t.secret = k.cfg.ClientHeader, k.cfg.Limit, k.in.secret
+	k.serve(t)
+}
+
+// serve completes a table with what changes by itself, health and the hour, and
+// puts it in service.
+func (k *keeper) serve(t *Table) {
+	now := k.s.now()
+	if d := &k.draws; d.secret != t.secret || !slices.Equal(d.names, t.names) || !slices.Equal(d.weights, t.weights) {
+		*d = drawsFor{names: t.names, weights: t.weights, secret: t.secret}
+	}
+	k.draws.draws = k.draws.next(now, t.names, t.weights, t.secret)
+	t.draws = k.draws.draws
+	old := k.s.table.Load()
+	t.snap, t.snapLive = k.in.snap, k.in.snap != nil && now.Sub(k.in.snap.Taken) < k.in.maxAge
+	if old != nil && old.geometry == t.geometry && old.snap == t.snap && old.snapLive == t.snapLive {
+		t.health, t.ipv6 = old.health, old.ipv6
+	} else {
+		t.health = newHealth(t.geometry, t.snap, t.snapLive)
+		t.ipv6 = newSixes(t.geometry, t.snap)
+	}
+	if k.in.snap != nil && !t.snapLive {
+		k.problem("state age", fmt.Errorf("findings are of %s: every health is unknown", k.in.snap.Taken.Format(time.RFC3339)))
+	} else {
+		k.problem("state age")
+	}
+	k.s.table.Store(t)
+	k.s.status.Store(&Status{
+		Mirrors: len(t.mirrors), Loaded: k.loaded, Database: t.db.Type(), Built: t.db.Built(),
+		Snapshot: snapTime(t.snap), Problems: maps.Clone(k.problems), feeds: k.feeds.statuses(),
+	})
+}
+
+func snapTime(s *state.Snapshot) time.Time {
+	if s == nil {
+		return time.Time{}
+	}
+	return s.Taken
+}
+
+// refresh puts a table in service that differs from the one that is by health or
+// hour alone.
+func (k *keeper) refresh() {
+	t := *k.s.table.Load()
+	k.serve(&t)
+}
+
+// ordersOf returns the orders for a geometry: those of the last table, saved
+// ones, or, if wait, new ones.
+func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
+	if !g.db.HasLocation() {
+		return nil
+	}
+	key := ordersKey(g.db, g.seats)
+	if k.orders != nil && k.ordKey == key {
+		return k.orders
+	}
+	path := filepath.Join(k.cfg.CacheDir, "orders")
+	if data, err := os.ReadFile(path); err == nil {
+		o, err := decodeOrders(data, key, len(g.mirrors))
+		if err == nil && len(o.start) == g.db.Places()+1 {
+			k.orders, k.ordKey = o, key
+			return o
+		}
+		if err != nil && !errors.Is(err, errOtherOrders) {
+			k.log.Warn("computing the saved orders again", "path", path, "err", err)
+		}
+	}
+	if !wait {
+		return nil
+	}
+	o := newOrders(g.db.Places(), func(i int) (site, bool) {
+		s := g.siteOf(uint32(i))
+		return s, s.country != [2]byte{}
+	}, g.seats)
+	k.orders, k.ordKey = o, key
+	if err := durable.WriteFile(path, o.encode(key), 0o600); err != nil {
+		k.log.Warn("orders cannot be saved: the next start has to compute them", "err", err)
+	}
+	return o
+}
+
+// How often the keeper looks for itself, beside being told.
+const (
+	pollFiles   = 30 * time.Second
+	pollState   = 2 * time.Second
+	watchSettle = 300 * time.Millisecond
+)
+
+// run keeps the table up to date until ctx ends.
+func (k *keeper) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	k.feeds.run(ctx)
+	defer k.feeds.wait()
+	g.Go(func() error { return k.resolver.run(ctx, k.changed) })
+	g.Go(func() error { return k.loop(ctx) })
+	err := g.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	return err
+}
+
+func (k *keeper) loop(ctx context.Context) error {
+	if t := k.s.table.Load(); t.orders == nil && t.db.HasLocation() {
+		k.build(true)
+	}
+	var (
+		events  <-chan fsnotify.Event // nil where files cannot be watched
+		faults  <-chan error
+		watched []string
+	)
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		k.log.Warn("files are not watched, only polled", "every", pollFiles, "err", err)
+	} else {
+		defer watcher.Close()
+		events, faults = watcher.Events, watcher.Errors
+		watched = k.watch(watcher, nil)
+	}
+	files, states := time.NewTicker(pollFiles), time.NewTicker(pollState)
+	defer files.Stop()
+	defer states.Stop()
+	settle := time.NewTimer(time.Hour)
+	settle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-k.s.reload:
+			r.done <- k.reload(ctx, true, r.force)
+			watched = k.watch(watcher, watched)
+		case _, ok := <-events:
+			if !ok {
+				return errors.New("mirrorlist: the file watcher has ended")
+			}
+			settle.Reset(watchSettle)
+		case err := <-faults:
+			k.log.Debug("file watcher", "err", err)
+			settle.Reset(watchSettle)
+		case <-settle.C:
+			k.reloadQuietly(ctx)
+			watched = k.watch(watcher, watched)
+		case <-files.C:
+			k.reloadQuietly(ctx)
+			watched = k.watch(watcher, watched)
+		case <-states.C:
+			k.readState(ctx)
+			k.refresh()
+		case <-k.changed:
+			k.readHosts()
+			k.build(true)
+		}
+	}
+}
+
+// watch watches the directories of the files that count now.
+func (k *keeper) watch(w *fsnotify.Watcher, before []string) []string {
+	if w == nil {
+		return nil
+	}
+	dirs := dirsOf(k.paths())
+	for _, dir := range before {
+		if !slices.Contains(dirs, dir) {
+			_ = w.Remove(dir)
+		}
+	}
+	for _, dir := range dirs {
+		// Again each time: a directory that was replaced is another one.
+		if err := w.Add(dir); err != nil {
+			k.log.Debug("directory is not watched", "dir", dir, "err", err)
+		}
+	}
+	return dirs
+}
+
+// reloadQuietly reloads if a file has changed; what is wrong is in the status.
+func (k *keeper) reloadQuietly(ctx context.Context) {
+	now, err := list(k.paths())
+	if err == nil && now == k.seen {
+		return
+	}
+	if err := k.reload(ctx, false, false); err != nil && ctx.Err() == nil {
+		k.log.Warn("keeping the old table", "err", err)
+	}
+}
+
+// reload reads everything again after it has come to rest. Settings are read
+// again only on demand.
+func (k *keeper) reload(ctx context.Context, settings, force bool) error {
+	var errs []error
+	if settings {
+		errs = append(errs, k.readSettings())
+	}
+	seen, err := settled(ctx, k.paths())
+	if err != nil {
+		k.problem("files", err)
+		return err
+	}
+	k.problem("files")
+	errs = append(errs, k.readNetwork(force))
+	if err := k.readSecret(); err != nil {
+		k.problem("secret_file", err)
+		errs = append(errs, err)
+	} else {
+		k.problem("secret_file")
+	}
+	k.readGeo(ctx)
+	k.followFeeds(ctx)
+	if settings {
+		k.feeds.loadAll(ctx, force)
+	}
+	k.readHosts()
+	k.readState(ctx)
+	k.seen = seen
+	k.build(true)
+	for _, subject := range slices.Sorted(maps.Keys(k.problems)) {
+		if len(k.problems[subject]) > 0 && settings {
+			errs = append(errs, fmt.Errorf("%s: %s", subject, strings.Join(k.problems[subject], "; ")))
+		}
+	}
+	err = errors.Join(errs...)
+	if err == nil {
+		k.log.Info("reloaded", "mirrors", len(k.in.mirrors))
+	}
+	return err
+}
+
+// readSettings reads the settings file again. What needs a restart stays.
+func (k *keeper) readSettings() error {
+	if k.s.opts.ReadConfig == nil {
+		return nil
+	}
+	cfg, err := k.s.opts.ReadConfig()
+	if err == nil {
+		err = cfg.check()
+	}
+	if err != nil {
+		k.problem("settings", err)
+		return err
+	}
+	k.problem("settings")
+	for _, fixed := range []struct {
+		name     string
+		now, was any
+	}{
+		{"listen", cfg.Listen, k.cfg.Listen}, {"admin_listen", cfg.AdminListen, k.cfg.AdminListen}, {"tls", cfg.TLS, k.cfg.TLS},
+		{"state", cfg.State, k.cfg.State}, {"stats", cfg.Stats, k.cfg.Stats}, {"cache_dir", cfg.CacheDir, k.cfg.CacheDir},
+		{"allow_private_addresses", cfg.AllowPrivateAddresses, k.cfg.AllowPrivateAddresses},
+	} {
+		if fixed.now != fixed.was {
+			k.log.Warn("this setting needs a restart", "setting", fixed.name)
+		}
+	}
+	cfg.Listen, cfg.AdminListen, cfg.TLS = k.cfg.Listen, k.cfg.AdminListen, k.cfg.TLS
+	cfg.State, cfg.Stats, cfg.CacheDir, cfg.AllowPrivateAddresses = k.cfg.State, k.cfg.Stats, k.cfg.CacheDir, k.cfg.AllowPrivateAddresses
+	k.cfg = cfg
+	k.configure()
+	k.s.limit.setRate(cfg.RequestsPerSecond)
+	return nil
+}

@@ -1,0 +1,387 @@
+// Package mirrorlist answers dnf and zypper: which mirrors to use, for this
+// repository, from this address, now. It reads what operators promise (schema)
+// and what a checker has found out (checker/state), and serves lists, the
+// reasons for them, and what is known of the network.
+//
+// It never contacts a mirror, never writes state, and never makes a client wait
+// for anything but the answer.
+package mirrorlist
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"golang.org/x/sync/errgroup"
+
+	"meridian/checker/state"
+)
+
+// Config is the settings file of a mirrorlist server. The zero value of every
+// field but Network works.
+type Config struct {
+	// Listen is the address to serve on. Default 127.0.0.1:8080.
+	Listen string `yaml:"listen"`
+
+	// AdminListen takes /metrics, /readyz and /-/reload to an address of their
+	// own. Default none: they are on Listen, and a reload is only accepted from
+	// this host.
+	AdminListen string `yaml:"admin_listen"`
+
+	// TLS serves Listen over HTTPS when both files are named. They are read
+	// again when they change.
+	TLS TLS `yaml:"tls"`
+
+	// Network is the network file: config.yml, version 3.
+	Network string `yaml:"network"`
+
+	// FallbackMirrors are names of mirrors to list when no mirror may be.
+	FallbackMirrors []string `yaml:"fallback_mirrors"`
+
+	// State is where a checker keeps its findings: dir:PATH. Default none: every
+	// mirror's health is Unknown, which is listed.
+	State string `yaml:"state"`
+
+	// StateMaxAge is the age from which findings are no longer believed, except
+	// proven lies. Default 1h.
+	StateMaxAge time.Duration `yaml:"state_max_age"`
+
+	// Geo names the databases, .mmdb files. Default none: nobody has a place.
+	Geo Geo `yaml:"geo"`
+
+	// TrustedProxies are the networks whose X-Forwarded-For is believed.
+	// Default none: the peer is the client.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+
+	// ClientHeader is the header in which trusted proxies name the client, and
+	// nothing else: CF-Connecting-IP. Default X-Forwarded-For.
+	ClientHeader string `yaml:"client_header"`
+
+	// CloudRanges are the address ranges of aws, azure, gcp and oci, as files or
+	// URLs in the provider's own format.
+	CloudRanges map[string]string `yaml:"cloud_ranges"`
+
+	// Limit is the number of URLs in a list, 1 to 100. Default 10.
+	Limit int `yaml:"limit"`
+
+	// SecretFile holds the secret that all nodes of one network share, so that a
+	// client gets the same order from each. Default: derived from the network.
+	SecretFile string `yaml:"secret_file"`
+
+	// Stats is where statistics are kept. Default none.
+	Stats string `yaml:"stats"`
+
+	// AllowPrivateAddresses lets fetched lists come from, and mirrors be on,
+	// private addresses. Only for test networks.
+	AllowPrivateAddresses bool `yaml:"allow_private_addresses"`
+
+	// CacheDir holds what is expensive to make or to fetch: compiled databases,
+	// lists, addresses. It is this server's alone. Default: meridian in the
+	// user's cache directory.
+	CacheDir string `yaml:"cache_dir"`
+
+	// RequestsPerSecond bounds what one client prefix may ask of the pages that
+	// explain and of the API, not of lists. Default 5; negative: no bound.
+	RequestsPerSecond float64 `yaml:"requests_per_second"`
+}
+
+// TLS names a certificate chain and its key, both PEM.
+type TLS struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+}
+
+// Geo names geolocation databases. One file may serve both. "demo" is a small
+// one built in: documentation prefixes and loopback addresses.
+type Geo struct {
+	Location string `yaml:"location"`
+	ASN      string `yaml:"asn"`
+}
+
+// demoGeo is the name of the database that is built in.
+const demoGeo = "demo"
+
+// Clouds are the providers whose ranges are known.
+var Clouds = []string{"aws", "azure", "gcp", "oci"}
+
+// Rooted returns the settings with every relative path made relative to dir, the
+// directory of the file that they are from.
+func (c Config) Rooted(dir string) Config {
+	for _, p := range []*string{&c.Network, &c.TLS.Cert, &c.TLS.Key, &c.SecretFile, &c.CacheDir} {
+		*p = rooted(dir, *p)
+	}
+	for _, p := range []*string{&c.Geo.Location, &c.Geo.ASN} {
+		if *p != demoGeo {
+			*p = rooted(dir, *p)
+		}
+	}
+	if path, ok := strings.CutPrefix(c.State, "dir:"); ok {
+		c.State = "dir:" + rooted(dir, path)
+	}
+	c.CloudRanges = maps.Clone(c.CloudRanges)
+	for name, source := range c.CloudRanges {
+		if !strings.Contains(source, "://") {
+			c.CloudRanges[name] = rooted(dir, source)
+		}
+	}
+	return c
+}
+
+func rooted(dir, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// check finds what is wrong with settings, and puts the defaults in.
+func (c *Config) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Network == "" {
+		bad(`missing "network": write network: network.yml, the file that describes the network`)
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:8080"
+	}
+	for key, addr := range map[string]string{"listen": c.Listen, "admin_listen": c.AdminListen} {
+		if addr == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			bad("%s: %q is not an address; write HOST:PORT, such as 127.0.0.1:8080", key, addr)
+		}
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		bad("tls: one file is missing; write both tls.cert and tls.key")
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := parseNetwork(p); err != nil {
+			bad("trusted_proxies: %q is not a network; write one such as 127.0.0.0/8 or 192.0.2.1", p)
+		}
+	}
+	for name := range c.CloudRanges {
+		if !slices.Contains(Clouds, name) {
+			bad("cloud_ranges: unknown provider %q; write one of %s", name, strings.Join(Clouds, ", "))
+		}
+	}
+	switch {
+	case c.Limit == 0:
+		c.Limit = 10
+	case c.Limit < 0 || c.Limit > 100:
+		bad("limit: %d is out of range; write 1 to 100", c.Limit)
+	}
+	switch {
+	case c.StateMaxAge == 0:
+		c.StateMaxAge = time.Hour
+	case c.StateMaxAge < time.Minute:
+		bad("state_max_age: %s is too short; write 1m or more", c.StateMaxAge)
+	}
+	if c.State != "" && !strings.HasPrefix(c.State, "dir:") {
+		bad("state: %q cannot be read by this release; write dir:PATH, or leave it out", c.State)
+	}
+	if c.RequestsPerSecond == 0 {
+		c.RequestsPerSecond = 5
+	}
+	if c.CacheDir == "" {
+		base, err := os.UserCacheDir()
+		if err != nil {
+			base = os.TempDir()
+		}
+		c.CacheDir = filepath.Join(base, "meridian")
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
+// parseNetwork reads a network of any width, or an address as a network of one.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	return p.Masked(), err
+}
+
+// A Source has the findings of a checker. It returns state.ErrNoSnapshot until
+// there are any, and the same pointer as long as nothing has changed.
+type Source interface {
+	Load(ctx context.Context) (*state.Snapshot, error)
+}
+
+// Options is what a server needs beside its settings. Only Config and Log are
+// required.
+type Options struct {
+	Config Config
+	Log    *slog.Logger
+
+	// ReadConfig reads the settings again for a reload. Nil: they stay.
+	ReadConfig func() (Config, error)
+
+	// Compile makes the snapshot out of the database mmdb, in a process of its
+	// own if memory matters. Nil: in this one.
+	Compile func(ctx context.Context, mmdb, out string) error
+
+	// Source of findings; nil: what Config.State names.
+	Source Source
+
+	// Resolver of the mirrors' host names; nil: the system's.
+	Resolver Resolver
+
+	// Now is the clock of decisions. Nil: time.Now.
+	Now func() time.Time
+
+	// Metrics serves /metrics; nil: there is no such page.
+	Metrics http.Handler
+}
+
+// Server serves mirrorlists. Its methods are safe for concurrent use.
+type Server struct {
+	opts   Options
+	log    *slog.Logger
+	table  atomic.Pointer[Table]
+	now    func() time.Time
+	keeper *keeper
+	limit  *limiter
+	counts counts
+	status atomic.Pointer[Status]
+	reload chan reloadRequest
+}
+
+// New loads everything once. It fails when the settings or the network file
+// cannot be used; whatever else is wrong is reported by Status, and the server
+// works without it.
+func New(ctx context.Context, opts Options) (*Server, error) {
+	if err := opts.Config.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{opts: opts, log: opts.Log, now: opts.Now, reload: make(chan reloadRequest)}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	s.limit = newLimiter(opts.Config.RequestsPerSecond)
+	s.keeper = newKeeper(s)
+	if err := s.keeper.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// The timeouts of both listeners. A list is one small write; who takes longer is
+// broken or hostile.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = 20 * time.Second
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = 75 * time.Second
+	drainTimeout  = 20 * time.Second
+	maxHeader     = 16 << 10
+)
+
+// Run serves until ctx ends, then lets the requests under way finish. ready is
+// called with the addresses once connections are accepted; admin is "" without
+// admin_listen.
+func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error {
+	cfg := s.opts.Config
+	handler, admin := s.Handlers()
+	type listener struct {
+		net.Listener
+		http.Handler
+	}
+	var listeners []listener
+	open := func(addr string, h http.Handler) (string, error) {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		if err != nil {
+			return "", fmt.Errorf("mirrorlist: %w", err)
+		}
+		listeners = append(listeners, listener{l, h})
+		return l.Addr().String(), nil
+	}
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	mainAddr, err := open(cfg.Listen, handler)
+	if err != nil {
+		return err
+	}
+	var adminAddr string
+	if cfg.AdminListen != "" {
+		if adminAddr, err = open(cfg.AdminListen, admin); err != nil {
+			return err
+		}
+	}
+	if cfg.TLS.Cert != "" {
+		certs := &certificates{cert: cfg.TLS.Cert, key: cfg.TLS.Key}
+		if _, err := certs.get(nil); err != nil {
+			return err
+		}
+		listeners[0].Listener = tls.NewListener(listeners[0].Listener, &tls.Config{
+			GetCertificate: certs.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		})
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.keeper.run(ctx) })
+	for _, l := range listeners {
+		srv := &http.Server{
+			Handler: l.Handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+			WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		}
+		g.Go(func() error {
+			if err := srv.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("mirrorlist: %w", err)
+			}
+			return nil
+		})
+		g.Go(func() error {
+			<-ctx.Done()
+			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+			defer cancel()
+			if err := srv.Shutdown(drain); err != nil {
+				srv.Close()
+				return fmt.Errorf("mirrorlist: requests were cut off: %w", err)
+			}
+			return nil
+		})
+	}
+	if ready != nil {
+		ready(mainAddr, adminAddr)
+	}
+	return g.Wait()
+}
+
+// Reload reads every file again, now. With force it accepts what a change of
+// files alone does not: that more than 30 % of the mirrors, or of a list of
+// addresses, are gone at once. It needs Run.
+func (s *Server) Reload(ctx context.Context, force bool) error {
+	r := reloadRequest{force: force, done: make(chan error, 1)}
+	select {
+	case s.reload <- r:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func init() { gin.SetMode(gin.ReleaseMode) }

@@ -1,0 +1,307 @@
+package mirrorlist
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+)
+
+// Handlers returns the handler of the public listener and that of the admin
+// listener. Without admin_listen the first serves everything.
+func (s *Server) Handlers() (public, admin http.Handler) {
+	r := s.engine()
+
+	// The lists: everything that is measured in millions.
+	s.get(r, "/mirrorlist/:version/:repo", s.list)
+	s.get(r, "/mirrorlist/:version/:repo/", s.list)
+	s.get(r, "/mirrorlist", s.listByQuery)
+	s.get(r, "/mirrorlist/", s.listByQuery)
+	s.get(r, "/isolist/:version/:arch", s.isos)
+	s.get(r, "/isolist/:version/:arch/", s.isos)
+
+	// For people and their tools.
+	s.get(r, "/api/v1/explain", s.limited(s.apiExplain))
+	s.get(r, "/api/v1/mirrors", s.limited(s.apiMirrors))
+	s.get(r, "/api/v1/mirrors/:name", s.limited(s.apiMirror))
+	s.get(r, "/api/v1/network", s.limited(s.apiNetwork))
+	s.get(r, "/debug/json/ip_info", s.limited(s.debugIP))
+	s.get(r, "/debug/json/nearest_mirrors", s.limited(s.debugNearest))
+	s.get(r, "/debug/json/all_mirrors", s.limited(s.debugAll))
+	s.get(r, "/debug/html/all", s.limited(s.debugTable))
+
+	if s.opts.Config.AdminListen == "" {
+		s.adminRoutes(r, false)
+		return r, nil
+	}
+	a := s.engine()
+	s.adminRoutes(a, true)
+	s.get(a, "/api/v1/explain", s.apiExplainAll)
+	return r, a
+}
+
+// adminRoutes adds what an administrator asks. On a listener that strangers can
+// reach, a reload is accepted from this host alone.
+func (s *Server) adminRoutes(r *gin.Engine, separate bool) {
+	s.get(r, "/healthz", s.healthz)
+	s.get(r, "/readyz", s.readyz)
+	if s.opts.Metrics != nil {
+		r.GET("/metrics", gin.WrapH(s.opts.Metrics))
+	}
+	r.POST("/-/reload", s.wrap(func(c *gin.Context) error {
+		if !separate && !s.fromHere(c.Request) {
+			return &refusal{code: http.StatusForbidden, text: "a reload is accepted from this host only: ask there, or set admin_listen"}
+		}
+		if err := s.Reload(c.Request.Context(), true); err != nil {
+			return &refusal{code: http.StatusUnprocessableEntity, text: "reloaded, except: " + strings.ReplaceAll(err.Error(), "\n", "; ")}
+		}
+		c.String(http.StatusOK, "reloaded\n")
+		return nil
+	}))
+}
+
+// engine returns a router with what both listeners have in common.
+func (s *Server) engine() *gin.Engine {
+	r := gin.New()
+	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	r.HandleMethodNotAllowed = true
+	// The client is found by clientOf alone.
+	if err := r.SetTrustedProxies(nil); err != nil {
+		panic(fmt.Sprintf("mirrorlist: no proxies: %v", err))
+	}
+	r.NoRoute(s.wrap(func(c *gin.Context) error {
+		if p := c.Request.URL.Path; strings.Contains(p, "//") {
+			// One leading slash and no more: never to another host.
+			to := path.Clean(p)
+			if strings.HasSuffix(p, "/") && to != "/" {
+				to += "/"
+			}
+			u := *c.Request.URL
+			u.Path, u.RawPath, u.Scheme, u.Host = to, "", "", ""
+			c.Redirect(http.StatusPermanentRedirect, u.String())
+			return nil
+		}
+		return &refusal{code: http.StatusNotFound, text: "no such page: lists are at /mirrorlist/VERSION/REPO, such as " + s.example()}
+	}))
+	r.NoMethod(s.wrap(func(c *gin.Context) error {
+		allow := c.Writer.Header().Get("Allow")
+		if allow == "GET, HEAD" || allow == "HEAD, GET" {
+			allow = "GET, HEAD, OPTIONS"
+			c.Header("Allow", allow)
+		}
+		if c.Request.Method == http.MethodOptions {
+			c.Status(http.StatusOK)
+			c.Header("Content-Length", "0")
+			return nil
+		}
+		return &refusal{code: http.StatusMethodNotAllowed, text: fmt.Sprintf("method %s is not for this URL: use one of %s", clip(c.Request.Method), allow)}
+	}))
+	return r
+}
+
+// example is a URL that works.
+func (s *Server) example() string {
+	t := s.table.Load()
+	repo := t.exampleRepo()
+	name, version, _ := strings.Cut(repo, "-")
+	return "/mirrorlist/" + version + "/" + name
+}
+
+// get routes GET and HEAD to a handler that may refuse.
+func (s *Server) get(r *gin.Engine, path string, h func(*gin.Context) error) {
+	wrapped := s.wrap(h)
+	r.GET(path, wrapped)
+	r.HEAD(path, wrapped)
+}
+
+// wrap turns what a handler returns into the response: a refusal into what it
+// says, a failure into a bare 500 and a line in the log.
+func (s *Server) wrap(h func(*gin.Context) error) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		err := h(c)
+		if err == nil {
+			s.counts.status(c.Writer.Status())
+			return
+		}
+		var no *refusal
+		switch {
+		case !errors.As(err, &no):
+			s.log.ErrorContext(c.Request.Context(), "request failed", "path", c.FullPath(), "err", err)
+			c.String(http.StatusInternalServerError, "internal error\n")
+		case no.envelope:
+			writeEnvelope(c, no.code, map[string]string{"message": no.text}, "error", s.now())
+		default:
+			c.String(no.code, "%s\n", no.text)
+		}
+		s.counts.status(c.Writer.Status())
+	}
+}
+
+// writeEnvelope answers in the form that the debug endpoints and the 404s of
+// lists have always had.
+func writeEnvelope(c *gin.Context, code int, result any, status string, now time.Time) {
+	body, err := json.Marshal(struct {
+		Result    any    `json:"result"`
+		Status    string `json:"status"`
+		Timestamp int64  `json:"timestamp"`
+	}{result, status, now.Unix()})
+	if err != nil {
+		c.String(http.StatusInternalServerError, "internal error\n")
+		return
+	}
+	c.Data(code, "application/json", append(body, '\n'))
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
+// Header values of lists, shared by all answers.
+var (
+	typePlain  = []string{"text/plain; charset=utf-8"}
+	typeJSON   = []string{"application/json"}
+	noStore    = []string{"private, no-store"}
+	varyAgent  = []string{"User-Agent"}
+	varyAccept = []string{"Accept"}
+)
+
+// list answers /mirrorlist/VERSION/REPO.
+func (s *Server) list(c *gin.Context) error {
+	t := s.table.Load()
+	p := parseParams(c.Request.URL.RawQuery)
+	return s.answer(c, t, c.Param("version"), c.Param("repo"), p)
+}
+
+// listByQuery answers /mirrorlist?repo=NAME-VERSION&arch=ARCH.
+func (s *Server) listByQuery(c *gin.Context) error {
+	t := s.table.Load()
+	p := parseParams(c.Request.URL.RawQuery)
+	if p.repo == "" {
+		return badRequest(`missing "repo": try /mirrorlist?repo=%s&arch=x86_64`, t.exampleRepo())
+	}
+	repo, version, no := t.splitRepo(p.repo)
+	if no != nil {
+		return no
+	}
+	return s.answer(c, t, version, repo, p)
+}
+
+func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params) error {
+	q, vault, no := t.listRequest(version, repo, c.Request.UserAgent(), p)
+	if no != nil {
+		return no
+	}
+	h := c.Writer.Header()
+	h["Content-Type"], h["Cache-Control"] = typePlain, noStore
+	if p.arch == "" && t.snap != nil {
+		h["Vary"] = varyAgent
+	}
+	t.slots[q.slot].served.Add(1)
+	if vault != "" {
+		_, err := c.Writer.WriteString(vault)
+		return hungUp(err)
+	}
+	sc := scratches.Get().(*scratch)
+	defer scratches.Put(sc)
+	if no := s.decide(c.Request, t, &q, sc); no != nil {
+		return no
+	}
+	sc.body = t.appendList(sc.body[:0], &q, sc.picks)
+	_, err := c.Writer.Write(sc.body)
+	return hungUp(err)
+}
+
+// decide answers a question for the client of a request.
+func (s *Server) decide(r *http.Request, t *Table, q *question, sc *scratch) error {
+	q.client = clientOf(r, t.trusted, t.header, t.secret)
+	q.limit, q.now = t.limit, s.now()
+	t.decide(q, sc)
+	if len(sc.picks) == 0 {
+		s.counts.empty.Add(1)
+		return &refusal{code: http.StatusServiceUnavailable, text: "no mirror has " + t.slots[q.slot].suffix + ": ask again later"}
+	}
+	s.counts.picked(sc.picks[0].tier)
+	return nil
+}
+
+// hungUp drops the error of writing to a client that has gone: nobody is left to
+// be told, and nothing is wrong here.
+func hungUp(error) error { return nil }
+
+// isos answers /isolist/VERSION/ARCH.
+func (s *Server) isos(c *gin.Context) error {
+	t := s.table.Load()
+	q, vault, no := t.isoRequest(c.Param("version"), c.Param("arch"), parseParams(c.Request.URL.RawQuery))
+	if no != nil {
+		return no
+	}
+	var urls []string
+	if vault != "" {
+		urls = []string{vault}
+	} else {
+		sc := scratches.Get().(*scratch)
+		defer scratches.Put(sc)
+		if no := s.decide(c.Request, t, &q, sc); no != nil {
+			return no
+		}
+		for _, p := range sc.picks {
+			urls = append(urls, string(t.appendURL(nil, &q, p)))
+		}
+	}
+	t.slots[q.slot].served.Add(1)
+	h := c.Writer.Header()
+	h["Cache-Control"], h["Vary"] = noStore, varyAccept
+	if wantsPlain(c.Request.Header.Get("Accept")) {
+		h["Content-Type"] = typePlain
+		_, err := c.Writer.WriteString(strings.Join(urls, "\n"))
+		return hungUp(err)
+	}
+	h["Content-Type"] = typeJSON
+	body, err := json.Marshal(urls)
+	if err != nil {
+		return err
+	}
+	_, err = c.Writer.Write(append(body, '\n'))
+	return hungUp(err)
+}
+
+// wantsPlain reports whether an Accept header names text/plain before JSON.
+func wantsPlain(accept string) bool {
+	for part := range strings.SplitSeq(accept, ",") {
+		kind, _, _ := strings.Cut(part, ";")
+		switch strings.TrimSpace(kind) {
+		case "text/plain":
+			return true
+		case "application/json", "*/*":
+			return false
+		}
+	}
+	return false
+}
+
+// limited bounds how often one client may ask for what is dear.
+func (s *Server) limited(h func(*gin.Context) error) func(*gin.Context) error {
+	return func(c *gin.Context) error {
+		t := s.table.Load()
+		if !s.limit.allow(clientOf(c.Request, t.trusted, t.header, t.secret).hash, s.now()) {
+			c.Header("Retry-After", "1")
+			return &refusal{code: http.StatusTooManyRequests, text: "too many requests from your network: ask again in a second"}
+		}
+		return h(c)
+	}
+}
+
+// fromHere reports whether a request was made on this host, by nobody's proxy.
+func (s *Server) fromHere(r *http.Request) bool {
+	peer := peerOf(r.RemoteAddr)
+	for _, h := range []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", s.table.Load().header} {
+		if h != "" && r.Header.Get(h) != "" {
+			return false
+		}
+	}
+	return peer.IsLoopback()
+}
