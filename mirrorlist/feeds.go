@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// maxFeed bounds a document, in bytes. The largest real one (Azure) has 4 MB.
-	maxFeed = 32 << 20
+	// maxFeedBytes bounds a document. The largest real one (Azure) has 4 MB.
+	maxFeedBytes = 32 << 20
 
 	// feedInterval is how often a URL is asked for changes, and a file read:
 	// one is somebody else's server, the other costs nothing.
@@ -40,16 +40,15 @@ const (
 	retryFirst = time.Minute
 )
 
-// A feed is a list that others keep, parsed into a T: it is read from a file or
-// URL again and again, and the last good copy stays in memory and on disk
-// whatever happens to the source. What cannot be parsed is refused, and so is a
-// list that lost more than 30 % of its entries at once: that is an accident more
-// often than news.
-type feed[T any] struct {
+// A feed is a list that others keep: it is read from a file or URL again and
+// again, and the last good copy stays in memory and on disk whatever happens to
+// the source. What cannot be parsed is refused, and so is a list that lost more
+// than 30 % of its entries at once: that is an accident more often than news.
+type feed[E any] struct {
 	name      string
 	source    string
 	cacheFile string // "" keeps no copy on disk
-	parse     func([]byte) (T, int, error)
+	parse     func([]byte) ([]E, error)
 	client    *fetch.Client
 
 	// mu is held during a load, so that there is one at a time. It guards
@@ -57,20 +56,17 @@ type feed[T any] struct {
 	mu       sync.Mutex
 	restored bool
 
-	state atomic.Pointer[feedState[T]] // never nil
+	state atomic.Pointer[feedState[E]] // never nil
 }
 
 // feedState is what is known of a feed. It is replaced, never changed.
-type feedState[T any] struct {
-	value      T
-	items      int               // in value; 0 before the first good document
-	sum        [sha256.Size]byte // of the document that value is from
+type feedState[E any] struct {
+	items      []E               // nil before the first good document
+	sum        [sha256.Size]byte // of the document they are from
 	validators fetch.Validators
 	lastGood   time.Time
 	err        error
-	unsaved    bool      // the copy on disk is another one, and could not be replaced
-	failures   int       // loads that failed since the last one that did not
-	due        time.Time // for the next load
+	unsaved    bool // the copy on disk is another one, and could not be replaced
 }
 
 // feedStatus is a feed for readiness, metrics and the log. Source can carry a
@@ -91,11 +87,11 @@ type feedStatus struct {
 
 // newFeed returns a feed that was not loaded yet. The source is an http or
 // https URL, or else the path of a file. The copy on disk goes into cacheDir,
-// which exists; "" keeps none. parse returns what a document holds and how many
-// items that are, never none without an error.
-func newFeed[T any](name, source, cacheDir string, parse func([]byte) (T, int, error), client *fetch.Client) *feed[T] {
-	f := &feed[T]{name: name, source: source, parse: parse, client: client}
-	f.state.Store(&feedState[T]{})
+// which exists; "" keeps none. parse returns the items of a document, never
+// none without an error; what it returns is not changed any more.
+func newFeed[E any](name, source, cacheDir string, client *fetch.Client, parse func([]byte) ([]E, error)) *feed[E] {
+	f := &feed[E]{name: name, source: source, parse: parse, client: client}
+	f.state.Store(&feedState[E]{})
 	if cacheDir != "" {
 		// The name holds a mirror's name, which a stranger chose: no part of a
 		// path. Another source starts anew, without the old one's size.
@@ -106,48 +102,50 @@ func newFeed[T any](name, source, cacheDir string, parse func([]byte) (T, int, e
 }
 
 // newCloudFeed returns the feed of a provider's ranges.
-func newCloudFeed(provider, source, cacheDir string, client *fetch.Client) *feed[[]cloudRange] {
-	return newFeed("cloud ranges of "+provider, source, cacheDir, func(data []byte) ([]cloudRange, int, error) {
-		list, err := parseCloud(provider, data)
-		return list, len(list), err
-	}, client)
+func newCloudFeed(provider, source, cacheDir string, client *fetch.Client) *feed[cloudRange] {
+	return newFeed("cloud ranges of "+provider, source, cacheDir, client, func(data []byte) ([]cloudRange, error) {
+		return parseCloud(provider, data)
+	})
 }
 
 // newSubnetFeed returns the feed of the subnet list that a mirror's file names
-// by URL. allowPrivate is the setting allow_private_addresses.
-func newSubnetFeed(mirror, url, cacheDir string, client *fetch.Client, allowPrivate bool) *feed[[]netip.Prefix] {
-	return newFeed("subnets of "+mirror, url, cacheDir, func(data []byte) ([]netip.Prefix, int, error) {
-		list, err := parseSubnets(data, allowPrivate)
-		return list, len(list), err
-	}, client)
+// by URL.
+func newSubnetFeed(mirror, url, cacheDir string, client *fetch.Client, allowPrivate bool) *feed[netip.Prefix] {
+	return newFeed("subnets of "+mirror, url, cacheDir, client, func(data []byte) ([]netip.Prefix, error) {
+		return parseSubnets(data, allowPrivate)
+	})
 }
 
-// value returns what the last good document holds, and whether there was one
-// yet. It is shared and never changed.
-func (f *feed[T]) value() (T, bool) {
-	st := f.state.Load()
-	return st.value, st.items > 0
+// newFeedClient returns the client for all feeds. allowPrivate is the setting
+// allow_private_addresses.
+func newFeedClient(allowPrivate bool) *fetch.Client {
+	return fetch.New(fetch.Options{
+		AllowPrivate: allowPrivate,
+		MaxBytes:     maxFeedBytes,
+		Gzip:         true,
+		UserAgent:    "meridian-mirrorlist",
+	})
 }
 
-// due returns when the feed should be loaded next. The zero time is now.
-func (f *feed[T]) due() time.Time { return f.state.Load().due }
+// value returns the last good items, nil when there were none yet. They are
+// shared: do not change them.
+func (f *feed[E]) value() []E { return f.state.Load().items }
 
-func (f *feed[T]) status() feedStatus {
+func (f *feed[E]) status() feedStatus {
 	st := f.state.Load()
-	return feedStatus{Name: f.name, Source: f.source, Err: st.err, LastGood: st.lastGood, Items: st.items}
+	return feedStatus{Name: f.name, Source: f.source, Err: st.err, LastGood: st.lastGood, Items: len(st.items)}
 }
 
 // restore takes the copy on disk, if there is one and nothing newer was loaded.
-// It touches no network, so a server can begin with it and load in the
-// background. A copy that cannot be
+// It touches no network: a server begins with it and loads in the background. A copy that cannot be
 // used is an error and no more: the next good document replaces it.
-func (f *feed[T]) restore() error {
+func (f *feed[E]) restore() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.restoreLocked()
 }
 
-func (f *feed[T]) restoreLocked() error {
+func (f *feed[E]) restoreLocked() error {
 	if f.restored || f.cacheFile == "" {
 		return nil
 	}
@@ -163,16 +161,14 @@ func (f *feed[T]) restoreLocked() error {
 	if err == nil && header.Source != f.source {
 		err = fmt.Errorf("it is one of %q", header.Source)
 	}
-	var value T
-	var items int
+	var items []E
 	if err == nil {
-		value, items, err = f.parse(body)
+		items, err = f.parse(body)
 	}
 	if err != nil {
 		return fmt.Errorf("copy of %s: %s: %w", f.name, f.cacheFile, err)
 	}
-	f.state.Store(&feedState[T]{
-		value:      value,
+	f.state.Store(&feedState[E]{
 		items:      items,
 		sum:        sha256.Sum256(body),
 		validators: header.Validators,
@@ -185,7 +181,7 @@ func (f *feed[T]) restoreLocked() error {
 // which can be the case even with an error: the copy on disk came into use, or
 // could not be written. With force a list may shrink as it likes. Whatever is
 // refused, the items of before stay.
-func (f *feed[T]) load(ctx context.Context, force bool) (changed bool, err error) {
+func (f *feed[E]) load(ctx context.Context, force bool) (changed bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before := f.state.Load()
@@ -199,23 +195,18 @@ func (f *feed[T]) load(ctx context.Context, force bool) (changed bool, err error
 	default:
 		kept := *old
 		kept.err = err
-		if kept.items == 0 {
+		if kept.items == nil {
 			kept.err = errors.Join(err, restoreErr)
 		}
 		next = &kept
 	}
-	next.failures = 0
-	if next.err != nil {
-		next.failures = old.failures + 1
-	}
-	next.due = time.Now().Add(retryDelay(f.interval(), next.failures))
 	f.state.Store(next)
 	return next.sum != before.sum, next.err
 }
 
 // next returns the state after one more look at the source. The err of the
 // state itself is that of the copy on disk.
-func (f *feed[T]) next(ctx context.Context, old *feedState[T], force bool) (*feedState[T], error) {
+func (f *feed[E]) next(ctx context.Context, old *feedState[E], force bool) (*feedState[E], error) {
 	known := old.validators
 	if old.unsaved {
 		known = fetch.Validators{} // its bytes are needed once more
@@ -233,13 +224,12 @@ func (f *feed[T]) next(ctx context.Context, old *feedState[T], force bool) (*fee
 	next.validators = validators
 	next.sum = sha256.Sum256(body)
 	if next.sum != old.sum {
-		next.value, next.items, err = f.parse(body)
+		next.items, err = f.parse(body)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", f.name, f.source, err)
 		}
-		if next.items*10 < old.items*7 && !force {
-			return nil, fmt.Errorf("%s: %s: shrank from %d entries to %d, by more than 30 %%; if that is right, reload with force",
-				f.name, f.source, old.items, next.items)
+		if was, is := len(old.items), len(next.items); is*10 < was*7 && !force {
+			return nil, fmt.Errorf("%s: %s: shrank from %d entries to %d, by more than 30 %%; if that is right, reload with force", f.name, f.source, was, is)
 		}
 	} else if !old.unsaved {
 		return &next, nil
@@ -256,7 +246,7 @@ func (f *feed[T]) next(ctx context.Context, old *feedState[T], force bool) (*fee
 var errUnchanged = errors.New("unchanged")
 
 // read returns the document at the source and its validators, or errUnchanged.
-func (f *feed[T]) read(ctx context.Context, known fetch.Validators) ([]byte, fetch.Validators, error) {
+func (f *feed[E]) read(ctx context.Context, known fetch.Validators) ([]byte, fetch.Validators, error) {
 	if !isURL(f.source) {
 		body, err := readBounded(f.source)
 		return body, fetch.Validators{}, err
@@ -278,19 +268,19 @@ func isURL(source string) bool {
 	return ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }
 
-// readBounded reads a file of at most maxFeed.
+// readBounded reads a file of at most maxFeedBytes.
 func readBounded(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFeed+1))
+	data, err := io.ReadAll(io.LimitReader(file, maxFeedBytes+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > maxFeed {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFeed)
+	if len(data) > maxFeedBytes {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFeedBytes)
 	}
 	return data, nil
 }
@@ -306,7 +296,7 @@ type copyHeader struct {
 	fetch.Validators
 }
 
-func (f *feed[T]) save(st *feedState[T], body []byte) error {
+func (f *feed[E]) save(st *feedState[E], body []byte) error {
 	if f.cacheFile == "" {
 		return nil
 	}
@@ -338,34 +328,39 @@ func splitCopy(data []byte) (copyHeader, []byte, error) {
 	return header, body, nil
 }
 
-// run loads the feed whenever it is due, until ctx ends. After each load that
-// changed the items it sends to changed, which has room for one: a reader that
-// has not looked since the last time misses nothing.
-func (f *feed[T]) run(ctx context.Context, log *slog.Logger, changed chan<- struct{}) {
+// run loads the feed until ctx ends, at once and then as often as its kind of
+// source deserves, and sooner after a failure. After each load that changed the
+// items it sends to changed, which has room for one: a reader that has not
+// looked since the last time misses nothing.
+func (f *feed[E]) run(ctx context.Context, log *slog.Logger, changed chan<- struct{}) {
 	log = log.With("feed", f.name)
 	said := ""
-	for {
-		sleep(ctx, time.Until(f.due()))
-		if ctx.Err() != nil {
-			return
-		}
+	for failures := 0; ctx.Err() == nil; {
 		news, err := f.load(ctx, false)
 		if news {
 			nudge(changed)
 		}
 		switch {
 		case ctx.Err() != nil:
-		case err != nil && err.Error() != said:
-			said = err.Error()
-			log.WarnContext(ctx, "keeping the last good copy", "items", f.status().Items, "err", err)
-		case err == nil && (news || said != ""):
-			said = ""
-			log.InfoContext(ctx, "feed loaded", "items", f.status().Items)
+			return
+		case err != nil:
+			failures++
+			if text := err.Error(); text != said {
+				said = text
+				log.WarnContext(ctx, "keeping the last good copy", "items", len(f.value()), "err", err)
+			}
+		default:
+			failures = 0
+			if news || said != "" {
+				said = ""
+				log.InfoContext(ctx, "feed loaded", "items", len(f.value()))
+			}
 		}
+		sleep(ctx, retryDelay(f.interval(), failures))
 	}
 }
 
-func (f *feed[T]) interval() time.Duration {
+func (f *feed[E]) interval() time.Duration {
 	if isURL(f.source) {
 		return feedInterval
 	}

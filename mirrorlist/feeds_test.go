@@ -19,31 +19,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"meridian/internal/fetch"
 )
 
 // words is the parser of the test feeds: one item a word, "bad" is none.
-func words(data []byte) ([]string, int, error) {
+func words(data []byte) ([]string, error) {
 	list := strings.Fields(string(data))
 	if len(list) == 0 || slices.Contains(list, "bad") {
-		return nil, 0, errors.New("not words")
+		return nil, errors.New("not words")
 	}
-	return list, len(list), nil
-}
-
-// newWords returns a feed of words.
-func newWords(source, cacheDir string) *feed[[]string] {
-	return newFeed("words", source, cacheDir, words, loopbackClient)
-}
-
-// loopbackClient asks the test's own servers.
-var loopbackClient = fetch.New(fetch.Options{AllowPrivate: true, MaxBytes: maxFeed, Gzip: true})
-
-// items returns the value of a feed that holds a list.
-func items[E any](f *feed[[]E]) []E {
-	list, _ := f.value()
-	return list
+	return list, nil
 }
 
 // nWords returns a document of n items that differs with each tag.
@@ -58,7 +42,7 @@ func writeFile(t *testing.T, path, text string) {
 
 func TestFeedKeepsTheLastGoodCopy(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "list")
-	f := newWords(source, t.TempDir())
+	f := newFeed("words", source, t.TempDir(), nil, words)
 	const absent = "\x00"
 	for _, step := range []struct {
 		name    string
@@ -92,8 +76,8 @@ func TestFeedKeepsTheLastGoodCopy(t *testing.T) {
 		began := time.Now()
 		changed, err := f.load(t.Context(), step.force)
 		st := f.status()
-		if changed != step.changed || len(items(f)) != step.items || st.Items != step.items {
-			t.Errorf("%s: changed %v, %d items (status says %d); want %v, %d", step.name, changed, len(items(f)), st.Items, step.changed, step.items)
+		if changed != step.changed || len(f.value()) != step.items || st.Items != step.items {
+			t.Errorf("%s: changed %v, %d items (status says %d); want %v, %d", step.name, changed, len(f.value()), st.Items, step.changed, step.items)
 		}
 		if !errors.Is(st.Err, err) {
 			t.Errorf("%s: load says %v, status %v", step.name, err, st.Err)
@@ -149,7 +133,7 @@ func TestFeedAfterRestart(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			source, cache := filepath.Join(t.TempDir(), "list"), t.TempDir()
 			writeFile(t, source, nWords("a", 10))
-			f := newFeed("words of ../../mirror", source, cache, words, nil)
+			f := newFeed("words of ../../mirror", source, cache, nil, words)
 			if _, err := f.load(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
@@ -169,17 +153,17 @@ func TestFeedAfterRestart(t *testing.T) {
 				writeFile(t, source, tt.content)
 			}
 
-			f = newFeed(f.name, source, cache, words, nil)
+			f = newFeed(f.name, source, cache, nil, words)
 			changed, err := f.load(t.Context(), false)
 			wantError(t, err, tt.err)
-			if len(items(f)) != tt.items || tt.items > 0 && items(f)[0] != tt.first {
-				t.Errorf("items %q, want %d times %q", items(f), tt.items, tt.first)
+			if len(f.value()) != tt.items || tt.items > 0 && f.value()[0] != tt.first {
+				t.Errorf("items %q, want %d times %q", f.value(), tt.items, tt.first)
 			}
 			if changed != (tt.items > 0) {
 				t.Errorf("changed is %v", changed)
 			}
-			if again := f.restore(); again != nil || len(items(f)) != tt.items {
-				t.Errorf("restore after a load: %v, %d items", again, len(items(f)))
+			if again := f.restore(); again != nil || len(f.value()) != tt.items {
+				t.Errorf("restore after a load: %v, %d items", again, len(f.value()))
 			}
 		})
 	}
@@ -187,15 +171,15 @@ func TestFeedAfterRestart(t *testing.T) {
 
 func TestFeedRestoresWithoutItsSource(t *testing.T) {
 	source, cache := filepath.Join(t.TempDir(), "list"), t.TempDir()
-	f := newWords(source, cache)
-	if err := f.restore(); err != nil || items(f) != nil {
-		t.Errorf("nothing to restore: %v, %q", err, items(f))
+	f := newFeed("words", source, cache, nil, words)
+	if err := f.restore(); err != nil || f.value() != nil {
+		t.Errorf("nothing to restore: %v, %q", err, f.value())
 	}
 	writeFile(t, source, "a b")
 	f.load(t.Context(), false)
 	want := f.status()
 
-	f = newWords(source, cache)
+	f = newFeed("words", source, cache, nil, words)
 	if err := f.restore(); err != nil {
 		t.Fatal(err)
 	}
@@ -210,10 +194,10 @@ func TestFeedRestoresWithoutItsSource(t *testing.T) {
 func TestFeedSavesItsCopyWhenThatIsPossibleAgain(t *testing.T) {
 	url, asked := documentServer(t)
 	cache := filepath.Join(t.TempDir(), "later")
-	f := newWords(url+"/list", cache)
+	f := newFeed("words", url+"/list", cache, newFeedClient(true), words)
 	changed, err := f.load(t.Context(), false)
-	if !changed || len(items(f)) != 3 {
-		t.Errorf("a list that cannot be saved is used all the same: changed %v, items %q", changed, items(f))
+	if !changed || len(f.value()) != 3 {
+		t.Errorf("a list that cannot be saved is used all the same: changed %v, items %q", changed, f.value())
 	}
 	wantError(t, err, "copy of words")
 
@@ -269,6 +253,8 @@ func documentServer(t *testing.T) (url string, asked func() []string) {
 
 func TestFeedOfURL(t *testing.T) {
 	url, asked := documentServer(t)
+	client := newFeedClient(true)
+	t.Cleanup(client.CloseIdleConnections)
 	cache := t.TempDir()
 	for _, tt := range []struct {
 		name    string
@@ -286,18 +272,11 @@ func TestFeedOfURL(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := len(asked())
-			f := newWords(url+tt.path, cache)
-			if !f.due().IsZero() {
-				t.Error("a feed that was never loaded is not due")
-			}
-			began := time.Now()
+			f := newFeed("words", url+tt.path, cache, client, words)
 			changed, err := f.load(t.Context(), false)
 			wantError(t, err, tt.err)
-			if soon := f.due().Sub(began) < feedInterval/2; soon != (tt.err != "") {
-				t.Errorf("next load at %v, this one began at %v", f.due(), began)
-			}
-			if changed != tt.changed || len(items(f)) != tt.items {
-				t.Errorf("changed %v, items %q", changed, items(f))
+			if changed != tt.changed || len(f.value()) != tt.items {
+				t.Errorf("changed %v, items %q", changed, f.value())
 			}
 			if got := asked()[before:]; !slices.Equal(got, tt.asked) {
 				t.Errorf("requests %q, want %q", got, tt.asked)
@@ -306,9 +285,9 @@ func TestFeedOfURL(t *testing.T) {
 	}
 }
 
-func TestFeedAsksNoPrivateAddress(t *testing.T) {
+func TestFeedClientAsksNoPrivateAddress(t *testing.T) {
 	url, asked := documentServer(t)
-	f := newFeed("words", url+"/list", "", words, fetch.New(fetch.Options{}))
+	f := newFeed("words", url+"/list", "", newFeedClient(false), words)
 	_, err := f.load(t.Context(), false)
 	wantError(t, err, "not a public address")
 	if got := asked(); len(got) != 0 {
@@ -318,7 +297,7 @@ func TestFeedAsksNoPrivateAddress(t *testing.T) {
 
 func TestFeedThatIsStoppedBlamesNobody(t *testing.T) {
 	url, _ := documentServer(t)
-	f := newWords(url+"/list", "")
+	f := newFeed("words", url+"/list", "", newFeedClient(true), words)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if changed, err := f.load(ctx, false); changed || !errors.Is(err, context.Canceled) {
@@ -335,13 +314,13 @@ func TestCloudAndSubnetFeeds(t *testing.T) {
 	writeFile(t, aws, `{"prefixes": [{"ip_prefix": "52.94.76.0/22", "region": "us-west-2"}]}`)
 	writeFile(t, list, `["10.0.0.0/24", "8.8.8.0/24"]`)
 	clouds := newCloudFeed("aws", aws, "", nil)
-	if _, err := clouds.load(t.Context(), false); err != nil || len(items(clouds)) != 1 {
-		t.Errorf("clouds: %v, %v", items(clouds), err)
+	if _, err := clouds.load(t.Context(), false); err != nil || len(clouds.value()) != 1 {
+		t.Errorf("clouds: %v, %v", clouds.value(), err)
 	}
 	for allow, want := range map[bool]int{false: 1, true: 2} {
 		subnets := newSubnetFeed("mirror.example.org", list, "", nil, allow)
-		if _, err := subnets.load(t.Context(), false); err != nil || len(items(subnets)) != want {
-			t.Errorf("subnets with private ones allowed %v: %v, %v", allow, items(subnets), err)
+		if _, err := subnets.load(t.Context(), false); err != nil || len(subnets.value()) != want {
+			t.Errorf("subnets with private ones allowed %v: %v, %v", allow, subnets.value(), err)
 		}
 	}
 }
@@ -350,10 +329,10 @@ func TestFeedRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := filepath.Join(t.TempDir(), "list")
 		var parsed atomic.Int32
-		f := newFeed("words", source, "", func(data []byte) ([]string, int, error) {
+		f := newFeed("words", source, "", nil, func(data []byte) ([]string, error) {
 			parsed.Add(1)
 			return words(data)
-		}, nil)
+		})
 		var lines strings.Builder
 		log := slog.New(slog.NewTextHandler(&lines, nil))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -375,8 +354,8 @@ func TestFeedRuns(t *testing.T) {
 		}
 		writeFile(t, source, "a b c")
 		time.Sleep(2 * feedFileInterval)
-		if !looked() || len(items(f)) != 3 {
-			t.Errorf("the file that appeared was not read: %q", items(f))
+		if !looked() || len(f.value()) != 3 {
+			t.Errorf("the file that appeared was not read: %q", f.value())
 		}
 		time.Sleep(time.Hour)
 		if looked() || parsed.Load() != 1 {
@@ -386,8 +365,8 @@ func TestFeedRuns(t *testing.T) {
 		time.Sleep(2 * feedFileInterval)
 		writeFile(t, source, "a b c d e")
 		time.Sleep(2 * feedFileInterval)
-		if !looked() || looked() || len(items(f)) != 5 {
-			t.Errorf("two changes are one signal to a reader that was busy: %q", items(f))
+		if !looked() || looked() || len(f.value()) != 5 {
+			t.Errorf("two changes are one signal to a reader that was busy: %q", f.value())
 		}
 		cancel()
 		running.Wait()
