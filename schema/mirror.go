@@ -132,20 +132,7 @@ func (r *reader) mirror(root *yaml.Node) *Mirror {
 
 // line returns where path stands in the file of m, or where the key around it
 // does; 0 for a mirror that was not read from a file.
-func (m *Mirror) line(path string) int {
-	for {
-		for _, p := range m.lines {
-			if p.path == path {
-				return p.line
-			}
-		}
-		i := strings.LastIndexAny(path, ".[")
-		if i < 0 {
-			return 0
-		}
-		path = path[:i]
-	}
-}
+func (m *Mirror) line(path string) int { return lineOf(m.lines, path) }
 
 func (s section) flag(key string) bool {
 	v, _ := s.boolean(key)

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -87,7 +88,7 @@ func (r *reader) network(root *yaml.Node) *Network {
 	if len(n.RequiredProtocols) == 0 {
 		n.RequiredProtocols = []string{"http", "https"}
 	}
-	n.Repos = r.repos(s.values["repos"])
+	n.Repos = r.repos(s.values["repos"], n)
 	r.checkNetwork(s, n)
 
 	if len(n.Served()) == 0 && len(n.Vault) == 0 {
@@ -106,8 +107,8 @@ func (r *reader) network(root *yaml.Node) *Network {
 
 // checkNetwork reports values that contradict each other.
 func (r *reader) checkNetwork(s section, n *Network) {
-	for from, to := range n.Aliases {
-		if !slices.Contains(n.Versions, to) {
+	for _, from := range slices.Sorted(maps.Keys(n.Aliases)) {
+		if to := n.Aliases[from]; !slices.Contains(n.Versions, to) {
 			r.errorf(s.values["duplicated_versions"], "duplicated_versions."+string(from), "write one of versions", "%q is not a version of the network", to)
 		}
 	}
@@ -126,13 +127,6 @@ func (r *reader) checkNetwork(s section, n *Network) {
 	needsVault := len(n.Vault) > 0 || slices.ContainsFunc(n.Repos, func(r Repo) bool { return r.Vault })
 	if needsVault && n.VaultMirror == "" {
 		r.add(true, s.node.Line, "vault_mirror", "vault versions or repositories have no mirror", "write vault_mirror: https://HOST/")
-	}
-	for i, repo := range n.Repos {
-		for _, v := range repo.Versions {
-			if _, ok := n.Resolve(string(v)); !ok && !n.isMajor(v) {
-				r.warnf(s.values["repos"].Content[0], fmt.Sprintf("repos[%d].versions", i), "write one of versions", "%s names %q, which is not a version of the network", repo.Name, v)
-			}
-		}
 	}
 }
 
@@ -195,7 +189,8 @@ func (r *reader) arches(n *yaml.Node) map[Version][]Arch {
 	return all
 }
 
-func (r *reader) repos(n *yaml.Node) (all []Repo) {
+// repos reads the repositories of net, whose versions are known already.
+func (r *reader) repos(n *yaml.Node, net *Network) (all []Repo) {
 	if n == nil {
 		return nil
 	}
@@ -230,6 +225,11 @@ func (r *reader) repos(n *yaml.Node) (all []Repo) {
 			continue
 		}
 		repo.Path = p
+		for _, v := range repo.Versions {
+			if _, ok := net.Resolve(string(v)); !ok && !net.isMajor(v) {
+				r.warnf(s.values["versions"], join(path, "versions"), "write one of versions", "%s names %q, which is not a version of the network", name, v)
+			}
+		}
 		lines[name] = item.Line
 		all = append(all, repo)
 	}

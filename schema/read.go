@@ -32,6 +32,21 @@ type place struct {
 	line int
 }
 
+func lineOf(lines []place, path string) int {
+	for {
+		for _, p := range lines {
+			if p.path == path {
+				return p.line
+			}
+		}
+		i := strings.LastIndexAny(path, ".[")
+		if i < 0 {
+			return 0
+		}
+		path = path[:i]
+	}
+}
+
 func (r *reader) add(isError bool, line int, path, text, remedy string) {
 	if len(r.problems) < maxProblems {
 		r.problems = append(r.problems, Problem{r.file, line, path, isError, text, remedy})

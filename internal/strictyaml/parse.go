@@ -268,9 +268,9 @@ func Nearest(word string, known []string) (string, bool) {
 	best, bestAt := "", 1+min(3, len(word)/3)
 	for _, k := range known {
 		d := distance(Fold(word), Fold(k))
-		// address_options means address_optional although two letters in three
-		// differ at its end: a long common beginning says so.
-		if p := commonPrefix(word, k); p >= 6 && p*3 >= len(k)*2 {
+		// A long common beginning says that only the end went wrong:
+		// address_options for address_optional.
+		if p := commonPrefix(word, k); p >= 6 && p*3 >= max(len(word), len(k))*2 {
 			d = min(d, 2)
 		}
 		if d < bestAt {
