@@ -32,9 +32,10 @@ var mayImport = map[string][]string{
 	"checker/notify": {"checker/state", "internal/fetch"},
 	"checker/state":  {"schema", "internal/store"},
 
-	"mirrorlist":       {"schema", "checker/state", "mirrorlist/geo", "mirrorlist/stats", "internal/fetch", "internal/durable"},
-	"mirrorlist/geo":   {"internal/durable"},
-	"mirrorlist/stats": {"schema", "internal/store"},
+	"mirrorlist":             {"schema", "checker/state", "mirrorlist/geo", "mirrorlist/stats", "internal/fetch", "internal/durable"},
+	"mirrorlist/geo":         {"internal/durable"},
+	"mirrorlist/geo/geotest": {"mirrorlist/geo"},
+	"mirrorlist/stats":       {"schema", "internal/store"},
 
 	"schema": {"internal/strictyaml"},
 
@@ -51,7 +52,8 @@ var mayImport = map[string][]string{
 
 	"internal/testworld":             {"schema", "builder/rpm", "builder/repodata", "internal/testworld/counterpart"},
 	"internal/testworld/counterpart": {},
-	"internal/testworld/geotest":     {"mirrorlist/geo"},
+
+	"deploy": {},
 
 	"cmd":                         {},
 	"cmd/internal/daemon":         {},
@@ -100,7 +102,7 @@ var libraries = []library{
 
 // testPackages are imported by test files, by what is not packaged, and by each
 // other, but never by what runs in production.
-var testPackages = []string{"internal/testworld", "internal/testworld/counterpart", "internal/testworld/geotest"}
+var testPackages = []string{"internal/testworld", "internal/testworld/counterpart", "mirrorlist/geo/geotest"}
 
 // notPackaged are the commands that nobody installs.
 var notPackaged = []string{"cmd/demo", "cmd/bench", "cmd/internal/runtests"}
