@@ -144,9 +144,12 @@ func Verb(env Env, usage string) (verb string, args []string, err error) {
 }
 
 // ParseFlags parses args with flags and leaves the rest in flags.Args. The error
-// is [Help] of usage for -h, and [Misuse] with what is wrong for a flag that
-// flags does not know or a value that it refuses.
+// is [Help] of usage for -h or help alone, and [Misuse] with what is wrong for a
+// flag that flags does not know or a value that it refuses.
 func ParseFlags(flags *flag.FlagSet, args []string, usage string) error {
+	if len(args) == 1 && args[0] == "help" {
+		return Help(usage)
+	}
 	flags.Init(flags.Name(), flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}

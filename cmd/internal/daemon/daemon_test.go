@@ -195,6 +195,8 @@ func TestExitStatus(t *testing.T) {
 		{name: "a failure during an interruption is that failure", ctx: interrupted, err: errors.New("disk full"), status: 1, stderr: "prog: disk full\n"},
 		{name: "good flags", err: flags("-limit", "3", "x")},
 		{name: "-h of a verb", err: flags("-h"), stdout: "usage: run\n"},
+		{name: "help of a verb", err: flags("help"), stdout: "usage: run\n"},
+		{name: "an argument that happens to be help", err: flags("help", "me")},
 		{name: "an unknown flag", err: flags("-limt", "3"), status: 2, stderr: "prog: flag provided but not defined: -limt; -h lists the flags\n"},
 	}
 	for _, tt := range tests {
