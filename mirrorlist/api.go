@@ -146,20 +146,20 @@ func (s *Server) apiExplainAll(c *gin.Context) error { return s.explain(c, true)
 
 func (s *Server) explain(c *gin.Context, all bool) error {
 	t := s.table.Load()
-	in := inquiry{
-		version: c.Query("version"), repo: c.Query("repo"), userAgent: c.Request.UserAgent(), all: all,
-		params: parseParams(c.Request.URL.RawQuery),
+	p := parseParams(c.Request.URL.RawQuery)
+	in := Inquiry{
+		Version: c.Query("version"), Repo: p.repo, Arch: p.arch, Protocol: p.protocol, Country: p.country,
+		UserAgent: c.Query("user_agent"), All: all,
 	}
-	if in.version == "" && in.repo != "" {
-		repo, version, no := t.splitRepo(in.repo)
+	if in.Version == "" && in.Repo != "" {
+		repo, version, no := t.splitRepo(in.Repo)
 		if no != nil {
 			return no
 		}
-		in.repo, in.version = repo, version
+		in.Repo, in.Version = repo, version
 	}
-	if in.version == "" {
-		repo := t.exampleRepo()
-		name, version, _ := strings.Cut(repo, "-")
+	if in.Version == "" {
+		name, version := t.exampleNames()
 		return badRequest(`missing "version" and "repo": try /api/v1/explain?version=%s&repo=%s&ip=192.0.2.1`, version, name)
 	}
 	if ip := c.Query("ip"); ip != "" {
@@ -167,9 +167,9 @@ func (s *Server) explain(c *gin.Context, all bool) error {
 		if !ok {
 			return badRequest("malformed address %q: write one such as ip=192.0.2.1 or ip=2001:db8::1, or leave it out for your own", clip(ip))
 		}
-		in.addr = a
+		in.Addr = a
 	} else {
-		in.addr = clientOf(c.Request, t.trusted, t.header, t.secret).addr
+		in.Addr = clientOf(c.Request, t.trusted, t.header, t.secret).addr
 	}
 	e, err := t.explain(in, s.now())
 	if err != nil {
@@ -291,11 +291,7 @@ func (t *Table) debugPlace(a netip.Addr) map[string]any {
 // the caller gets, by name.
 func (s *Server) debugNearest(c *gin.Context) error {
 	t := s.table.Load()
-	repo := t.exampleRepo()
-	name, version, no := t.splitRepo(repo)
-	if no != nil {
-		return no
-	}
+	name, version := t.exampleNames()
 	q, _, no := t.listRequest(version, name, "", params{})
 	if no != nil {
 		return no
@@ -399,15 +395,15 @@ func (s *Server) readyz(c *gin.Context) error {
 	} else {
 		b.WriteString("ready\n")
 	}
-	for _, line := range st.lines() {
+	for _, line := range st.Lines() {
 		b.WriteString(line + "\n")
 	}
 	c.String(code, "%s", b.String())
 	return nil
 }
 
-// lines lists what is wrong, one thing a line.
-func (st *Status) lines() []string {
+// Lines lists what is wrong, one thing a line.
+func (st *Status) Lines() []string {
 	var out []string
 	for subject, texts := range st.Problems {
 		for _, t := range texts {

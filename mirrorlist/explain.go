@@ -2,6 +2,7 @@ package mirrorlist
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
@@ -80,27 +81,34 @@ type Exclusion struct {
 	Private bool   `json:"private,omitempty"`
 }
 
-// An inquiry is a list that somebody wants explained.
-type inquiry struct {
-	addr          netip.Addr
-	version, repo string
-	userAgent     string
-	params
-	all bool // private mirrors too
+// An Inquiry is a list that somebody wants explained: the parts of its request.
+type Inquiry struct {
+	Addr                    netip.Addr // invalid: a client without address
+	Version, Repo           string
+	Arch, Protocol, Country string
+	UserAgent               string
+
+	// All shows private mirrors too, which the public must not see.
+	All bool
+}
+
+// Explain answers an inquiry. The error is for the one who asked.
+func (s *Server) Explain(in Inquiry) (*Explanation, error) {
+	return s.table.Load().explain(in, s.now())
 }
 
 // explain answers an inquiry.
-func (t *Table) explain(in inquiry, now time.Time) (*Explanation, error) {
-	q, vault, no := t.listRequest(in.version, in.repo, in.userAgent, in.params)
+func (t *Table) explain(in Inquiry, now time.Time) (*Explanation, error) {
+	q, vault, no := t.listRequest(in.Version, in.Repo, in.UserAgent, params{arch: in.Arch, protocol: in.Protocol, country: in.Country})
 	if no != nil {
 		return nil, no
 	}
-	q.client = knownClient(in.addr, t.secret)
+	q.client = knownClient(in.Addr, t.secret)
 	limit := t.limit
 	q.now = now
 	slot := &t.slots[q.slot]
 	e := &Explanation{
-		Client:  t.clientInfo(in.addr),
+		Client:  t.clientInfo(in.Addr),
 		Version: string(slot.key.Version), Repo: slot.key.Repo, Arch: string(slot.key.Arch),
 		Vault: vault, Limit: limit,
 		Candidates: []Candidate{}, Excluded: []Exclusion{},
@@ -115,7 +123,7 @@ func (t *Table) explain(in inquiry, now time.Time) (*Explanation, error) {
 	for i, p := range s.picks {
 		c := t.candidateInfo(&q, &s, p)
 		c.Position, c.Listed = i+1, i < limit
-		if c.Private && !in.all {
+		if c.Private && !in.All {
 			e.PrivateCandidates++
 			continue
 		}
@@ -125,7 +133,7 @@ func (t *Table) explain(in inquiry, now time.Time) (*Explanation, error) {
 		if s.taken.has(uint16(i)) {
 			continue
 		}
-		if t.mirrors[i].Private && !in.all {
+		if t.mirrors[i].Private && !in.All {
 			e.PrivateExcluded++
 			continue
 		}
@@ -260,6 +268,14 @@ func (t *Table) whyNot(q *question, s *scratch, i uint16) string {
 		return "private, and the client is in none of its networks"
 	}
 	return "ranked below the list"
+}
+
+// PrintJSON writes the explanation as the API gives it, indented.
+func (e *Explanation) PrintJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(e)
 }
 
 // Print writes the explanation for a terminal.

@@ -24,8 +24,8 @@ type keptFeeds struct {
 	log      *slog.Logger
 	changed  chan<- struct{}
 
-	clouds  map[string]*feed[[]cloudRange]   // by provider
-	subnets map[string]*feed[[]netip.Prefix] // by the name of the mirror
+	clouds  map[string]*feed[cloudRange]   // by provider
+	subnets map[string]*feed[netip.Prefix] // by the name of the mirror
 
 	ctx     context.Context // nil until they run
 	running map[anyFeed]context.CancelFunc
@@ -44,7 +44,7 @@ func newKeptFeeds(cfg *Config, log *slog.Logger, changed chan<- struct{}) *keptF
 	return &keptFeeds{
 		client: newFeedClient(cfg.AllowPrivateAddresses), cacheDir: cfg.CacheDir, private: cfg.AllowPrivateAddresses,
 		log: log, changed: changed,
-		clouds: map[string]*feed[[]cloudRange]{}, subnets: map[string]*feed[[]netip.Prefix]{},
+		clouds: map[string]*feed[cloudRange]{}, subnets: map[string]*feed[netip.Prefix]{},
 		running: map[anyFeed]context.CancelFunc{},
 	}
 }
@@ -53,10 +53,10 @@ func newKeptFeeds(cfg *Config, log *slog.Logger, changed chan<- struct{}) *keptF
 // lists by mirror. What is new begins with its file, or with the copy of a URL
 // that is on disk: no start waits for somebody else's server.
 func (k *keptFeeds) follow(ctx context.Context, clouds, subnets map[string]string) {
-	followEach(k, ctx, k.clouds, clouds, func(name, source string) *feed[[]cloudRange] {
+	followEach(k, ctx, k.clouds, clouds, func(name, source string) *feed[cloudRange] {
 		return newCloudFeed(name, source, k.cacheDir, k.client)
 	})
-	followEach(k, ctx, k.subnets, subnets, func(name, source string) *feed[[]netip.Prefix] {
+	followEach(k, ctx, k.subnets, subnets, func(name, source string) *feed[netip.Prefix] {
 		return newSubnetFeed(name, source, k.cacheDir, k.client, k.private)
 	})
 	for f, cancel := range k.running {
@@ -147,10 +147,10 @@ func (k *keptFeeds) statuses() []feedStatus {
 func (k *keptFeeds) values() (clouds map[string][]cloudRange, subnets map[string][]netip.Prefix) {
 	clouds, subnets = map[string][]cloudRange{}, map[string][]netip.Prefix{}
 	for name, f := range k.clouds {
-		clouds[name], _ = f.value()
+		clouds[name] = f.value()
 	}
 	for name, f := range k.subnets {
-		subnets[name], _ = f.value()
+		subnets[name] = f.value()
 	}
 	return clouds, subnets
 }

@@ -238,16 +238,22 @@ func unknownArch(r *release, arch string) *refusal {
 	return notFound("Unknown architecture %q for version %s. Write one of: %s", clip(arch), r.version, strings.Join(names, ", "))
 }
 
-// exampleRepo is a repo= that works.
-func (t *Table) exampleRepo() string {
-	for _, r := range t.network.Repos {
+// exampleNames are a repository and a version of it that can be asked for.
+func (t *Table) exampleNames() (repo, version string) {
+	for i := range t.network.Repos {
+		r := &t.network.Repos[i]
 		for _, v := range t.network.Served() {
-			if !r.Vault {
-				return r.Name + "-" + string(v)
+			if !r.Vault && t.network.Allows(v, r, "") {
+				return r.Name, string(v)
 			}
 		}
 	}
-	return "baseos-9"
+	return "baseos", "9"
+}
+
+func (t *Table) exampleRepo() string {
+	repo, version := t.exampleNames()
+	return repo + "-" + version
 }
 
 // clientOf finds out who asks. The peer is the client, unless it is a trusted

@@ -87,7 +87,8 @@ func (s *Server) engine() *gin.Engine {
 			c.Redirect(http.StatusPermanentRedirect, u.String())
 			return nil
 		}
-		return &refusal{code: http.StatusNotFound, text: "no such page: lists are at /mirrorlist/VERSION/REPO, such as " + s.example()}
+		repo, version := s.table.Load().exampleNames()
+		return &refusal{code: http.StatusNotFound, text: "no such page: lists are at /mirrorlist/VERSION/REPO, such as /mirrorlist/" + version + "/" + repo}
 	}))
 	r.NoMethod(s.wrap(func(c *gin.Context) error {
 		allow := c.Writer.Header().Get("Allow")
@@ -103,14 +104,6 @@ func (s *Server) engine() *gin.Engine {
 		return &refusal{code: http.StatusMethodNotAllowed, text: fmt.Sprintf("method %s is not for this URL: use one of %s", clip(c.Request.Method), allow)}
 	}))
 	return r
-}
-
-// example is a URL that works.
-func (s *Server) example() string {
-	t := s.table.Load()
-	repo := t.exampleRepo()
-	name, version, _ := strings.Cut(repo, "-")
-	return "/mirrorlist/" + version + "/" + name
 }
 
 // get routes GET and HEAD to a handler that may refuse.
