@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -59,15 +58,6 @@ func TestNotifyWithoutServiceManagerDoesNothing(t *testing.T) {
 	gone := environment(map[string]string{"NOTIFY_SOCKET": filepath.Join(t.TempDir(), "gone")})
 	if err := Notify(gone, Ready); err == nil {
 		t.Error("a socket that is not there was no error")
-	}
-}
-
-func TestMainAnnouncesTheStop(t *testing.T) {
-	path, receive := manager(t)
-	c := start(t, "hangs", "NOTIFY_SOCKET="+path)
-	c.signal(syscall.SIGTERM)
-	if got := receive(); got != "STOPPING=1" {
-		t.Errorf("the service manager was told %q, want STOPPING=1", got)
 	}
 }
 
