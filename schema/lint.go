@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -364,23 +365,92 @@ func LintMirror(file string, data []byte) (*Mirror, []Problem) {
 	return m, r.problems
 }
 
-// LintNetwork is to ParseNetwork what LintMirror is to ParseMirror. MirrorsDir is
-// as seen from where file is named from.
-func LintNetwork(file string, data []byte) (*Network, []Problem) {
-	r := &reader{file: file}
+// LintNetwork is to LoadNetwork what LintMirror is to ParseMirror. The error is
+// about reading the file; a network that cannot be used is nil.
+func LintNetwork(path string) (*Network, []Problem, error) {
+	data, err := readRegular(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("schema: %w", err)
+	}
+	r := &reader{file: path}
 	root := r.document(data)
 	if root == nil {
-		return nil, r.problems
+		return nil, r.problems, nil
 	}
 	n := r.network(root)
 	r.validate(networkSchema(), root)
 	if n != nil {
-		n.MirrorsDir = mirrorsDir(file, n.MirrorsDir)
+		n.MirrorsDir = mirrorsDir(path, n.MirrorsDir)
 	}
-	return n, r.problems
+	SortProblems(r.problems)
+	return n, r.problems, nil
 }
 
-// IsMirrorFile tells whether LoadMirrors reads a file of that name.
-func IsMirrorFile(name string) bool {
-	return filepath.Ext(name) == ".yml" && !strings.HasPrefix(filepath.Base(name), ".")
+// LintFiles reports what is wrong with the named mirror files, by themselves and
+// beside the other mirrors of the network; with no names, what is wrong with all
+// of the network's. Without a network (nil) only the named files are compared.
+// The error is about the directory of mirrors.
+func LintFiles(n *Network, paths []string) ([]Problem, error) {
+	var (
+		problems []Problem
+		mirrors  []*Mirror
+		all      []string
+	)
+	if n != nil {
+		var err error
+		if all, problems, err = mirrorFiles(n.MirrorsDir); err != nil {
+			return nil, err
+		}
+	}
+	if len(paths) == 0 {
+		paths = all
+	} else {
+		// The others come first, so that a clash is blamed on a named file.
+		problems = nil
+		for _, other := range all {
+			if slices.ContainsFunc(paths, func(p string) bool { return sameFile(p, other) }) {
+				continue
+			}
+			if m, _ := LoadMirror(other); m != nil {
+				mirrors = append(mirrors, m)
+			}
+		}
+	}
+	named := map[string]bool{}
+	for _, path := range paths {
+		if named[path] {
+			continue
+		}
+		named[path] = true
+		problems = append(problems, nameProblems(path)...)
+		data, err := readRegular(path)
+		if err != nil {
+			problems = append(problems, unreadable(path, err))
+			continue
+		}
+		m, found := LintMirror(path, data)
+		problems = append(problems, found...)
+		if m != nil {
+			mirrors = append(mirrors, m)
+		}
+	}
+	for _, p := range Lint(n, mirrors) {
+		if named[p.File] {
+			problems = append(problems, p)
+		}
+	}
+	SortProblems(problems)
+	return problems, nil
+}
+
+func sameFile(a, b string) bool {
+	if filepath.Clean(a) == filepath.Clean(b) {
+		return true
+	}
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }

@@ -41,32 +41,13 @@ func LoadNetwork(path string) (*Network, []Problem, error) {
 // network reads. Mirrors are sorted by file name. Of two mirrors of one name the
 // first counts. The error is about dir itself.
 func LoadMirrors(dir string) ([]*Mirror, []Problem, error) {
-	entries, err := os.ReadDir(dir) // sorted by name
+	paths, problems, err := mirrorFiles(dir)
 	if err != nil {
-		return nil, nil, fmt.Errorf("schema: %w", err)
+		return nil, nil, err
 	}
-	var (
-		mirrors  []*Mirror
-		problems []Problem
-		files    = map[string]string{} // by mirror name
-	)
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		if strings.HasPrefix(e.Name(), ".") {
-			continue // an editor's, or git's
-		}
-		switch filepath.Ext(e.Name()) {
-		case ".yml":
-		case ".yaml", ".YML", ".YAML":
-			problems = append(problems, Problem{
-				File: path, Error: true,
-				Text:   "the file is not read, because its name does not end in .yml",
-				Remedy: "rename it to " + strings.TrimSuffix(e.Name(), filepath.Ext(e.Name())) + ".yml",
-			})
-			continue
-		default:
-			continue
-		}
+	var mirrors []*Mirror
+	files := map[string]string{} // by mirror name
+	for _, path := range paths {
 		m, found := LoadMirror(path)
 		problems = append(problems, found...)
 		if m == nil {
@@ -76,10 +57,50 @@ func LoadMirrors(dir string) ([]*Mirror, []Problem, error) {
 			problems = append(problems, duplicateName(path, m, first))
 			continue
 		}
-		files[m.Name] = e.Name()
+		files[m.Name] = m.File
 		mirrors = append(mirrors, m)
 	}
+	SortProblems(problems)
 	return mirrors, problems, nil
+}
+
+// mirrorFiles returns the paths of the mirror files in dir, sorted, and reports
+// those whose names keep them from being read.
+func mirrorFiles(dir string) (paths []string, problems []Problem, err error) {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil {
+		return nil, nil, fmt.Errorf("schema: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), ".") {
+			continue // an editor's, or git's
+		}
+		if filepath.Ext(e.Name()) == ".yml" {
+			paths = append(paths, path)
+			continue
+		}
+		problems = append(problems, nameProblems(path)...)
+	}
+	return paths, problems, nil
+}
+
+// nameProblems reports a name that nearly is that of a mirror file.
+func nameProblems(path string) []Problem {
+	ext := filepath.Ext(path)
+	switch strings.ToLower(ext) {
+	case ".yml", ".yaml":
+		if ext == ".yml" {
+			return nil
+		}
+	default:
+		return nil
+	}
+	return []Problem{{
+		File: path, Error: true,
+		Text:   "the file is not read, because its name does not end in .yml",
+		Remedy: "rename it to " + strings.TrimSuffix(filepath.Base(path), ext) + ".yml",
+	}}
 }
 
 func duplicateName(path string, m *Mirror, first string) Problem {
