@@ -73,7 +73,7 @@ func (p *printer) stage(name string) {
 func (p *printer) show(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.terminal {
+	if !p.terminal || line == p.progress {
 		return
 	}
 	p.progress = line
