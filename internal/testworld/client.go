@@ -72,7 +72,8 @@ func (c *Client) AddRepo(s Source) error {
 	return c.write(map[string]string{filepath.Join(c.reposDir(), s.ID+".repo"): b.String()})
 }
 
-func (c *Client) root() string { return filepath.Join(c.dir, "root") }
+// Root is the installation root.
+func (c *Client) Root() string { return filepath.Join(c.dir, "root") }
 
 // reposDir is relative to dir. zypper looks for it in its root.
 func (c *Client) reposDir() string {
@@ -104,10 +105,10 @@ func (c *Client) write(files map[string]string) error {
 func (c *Client) Args(args ...string) []string {
 	var own []string
 	if c.program == "zypper" {
-		own = []string{"--root", c.root(), "--non-interactive", "--gpg-auto-import-keys", "--releasever", c.release}
+		own = []string{"--root", c.Root(), "--non-interactive", "--gpg-auto-import-keys", "--releasever", c.release}
 	} else {
 		own = []string{"-y", "--config=" + filepath.Join(c.dir, "dnf.conf"),
-			"--installroot=" + c.root(), "--releasever=" + c.release, "--forcearch=" + c.arch,
+			"--installroot=" + c.Root(), "--releasever=" + c.release, "--forcearch=" + c.arch,
 			"--setopt=reposdir=" + filepath.Join(c.dir, c.reposDir()),
 			"--setopt=varsdir=" + filepath.Join(c.dir, "vars"),
 			// Neither the machine's plugins nor its module platform are ours.
@@ -150,7 +151,7 @@ func (c *Client) Run(ctx context.Context, args ...string) (Result, error) {
 // Installed lists the packages of the installation root as rpm's database has
 // them, by NEVRA. Keys are not packages.
 func (c *Client) Installed(ctx context.Context) ([]string, error) {
-	cmd, err := c.command(ctx, "rpm", "--root", c.root(), "--query", "--all",
+	cmd, err := c.command(ctx, "rpm", "--root", c.Root(), "--query", "--all",
 		"--queryformat", "%{name}-%{version}-%{release}.%{arch}\n")
 	if err != nil {
 		return nil, err
@@ -205,7 +206,7 @@ func (c *Client) wait(cmd *exec.Cmd) (string, error) {
 // repositories. Run does so itself; whoever runs the program in another way calls
 // Close afterwards.
 func (c *Client) Close() error {
-	keyrings, err := filepath.Glob(filepath.Join(c.root(), "var/cache/dnf/*/pubring"))
+	keyrings, err := filepath.Glob(filepath.Join(c.Root(), "var/cache/dnf/*/pubring"))
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.program, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,7 +16,13 @@ type Key struct {
 	// Public is the file with the armored public key, as gpgkey= wants it.
 	Public string
 
-	home string // GNUPGHOME; short, because gpg-agent puts a socket into it
+	home string // GNUPGHOME; short, because the agent puts a socket into it
+
+	// The agent that holds the private key lives as long as keeper, a cat, and
+	// that as long as its standard input, which closes when this process ends. An
+	// agent that gpg starts by itself would live for ever.
+	keeper *Child
+	leash  io.Closer
 }
 
 const keyUser = "packages@example.org"
@@ -33,6 +40,9 @@ func NewKey(ctx context.Context, public string) (_ *Key, err error) {
 			err = errors.Join(err, k.Close())
 		}
 	}()
+	if err := k.startAgent(ctx); err != nil {
+		return nil, err
+	}
 	if err := k.run(ctx, "gpg", "--batch", "--quiet", "--passphrase", "", "--quick-gen-key",
 		"Meridian test world (worthless) <"+keyUser+">", "rsa2048", "sign", "never"); err != nil {
 		return nil, err
@@ -41,6 +51,38 @@ func NewKey(ctx context.Context, public string) (_ *Key, err error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// startAgent returns when gpg would find the agent.
+func (k *Key) startAgent(ctx context.Context) error {
+	cmd, err := command(context.Background(), k.home, "gpg-agent", "--homedir", k.home, "--quiet", "--daemon", "cat")
+	if err != nil {
+		return err
+	}
+	leash, err := cmd.StdinPipe()
+	if err != nil {
+		return fmt.Errorf("start gpg-agent: %w", err)
+	}
+	if k.keeper, err = Start(cmd); err != nil {
+		return err
+	}
+	k.leash = leash
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		// Without --daemon it only says whether there is one.
+		err := k.run(ctx, "gpg-agent", "--homedir", k.home, "--quiet")
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-k.keeper.Done():
+			return fmt.Errorf("gpg-agent ended: %w", errors.Join(k.keeper.Err(), err))
+		case <-ctx.Done():
+			return fmt.Errorf("gpg-agent does not answer: %w", errors.Join(ctx.Err(), err))
+		case <-tick.C:
+		}
+	}
 }
 
 func (k *Key) run(ctx context.Context, name string, args ...string) error {
@@ -75,13 +117,16 @@ func (k *Key) SignRepo(ctx context.Context, dir string) error {
 
 // Close destroys the private key and ends the agent that held it.
 func (k *Key) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return errors.Join(stopAgent(ctx, k.home), os.RemoveAll(k.home))
+	var errs []error
+	if k.keeper != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		errs = append(errs, stopAgent(ctx, k.home), k.leash.Close(), k.keeper.Err())
+	}
+	return errors.Join(append(errs, os.RemoveAll(k.home))...)
 }
 
-// stopAgent ends the gpg-agent that gpg started behind the back of whoever
-// called it, if there is one. It belongs to the directory home alone.
+// stopAgent ends the agent for the keyring in home, if there is one.
 func stopAgent(ctx context.Context, home string) error {
 	cmd, err := command(ctx, home, "gpgconf", "--homedir", home, "--kill", "all")
 	if err != nil {

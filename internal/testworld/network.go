@@ -134,23 +134,21 @@ func arches(n *schema.Network, v schema.Version) []schema.Arch {
 	return n.Arches[schema.Version(major(string(v)))]
 }
 
-// Packages is what r holds in a generation, counted from 1: a package of its own
-// in every version since the first, and, in baseos, one that needs it.
+// Packages is what r holds in a generation, counted from 1. Only baseos changes:
+// it has a package in every version since the first, and one that needs it.
+// The others have one package, for ever.
 func (r Repository) Packages(generation int) []Package {
 	tag := "1.el" + strings.NewReplacer(".", "_", "-", "_").Replace(string(r.Version))
-	name := "meridian-" + r.Repo
-	if r.Repo == "baseos" {
-		name = "meridian-hello"
+	if r.Repo != "baseos" {
+		return []Package{{Name: "meridian-" + r.Repo, Version: "1.0", Release: tag, Arch: string(r.Arch)}}
 	}
+	const name = "meridian-hello"
 	var pkgs []Package
 	for g := 1; g <= generation; g++ {
 		pkgs = append(pkgs, Package{Name: name, Version: fmt.Sprintf("1.%d", g), Release: tag, Arch: string(r.Arch)})
 	}
-	if r.Repo == "baseos" {
-		pkgs = append(pkgs, Package{Name: "meridian-greeter", Version: "1.0", Release: tag, Arch: "noarch",
-			Requires: []string{name + " >= 1.1"}})
-	}
-	return pkgs
+	return append(pkgs, Package{Name: "meridian-greeter", Version: "1.0", Release: tag, Arch: "noarch",
+		Requires: []string{name + " >= 1.1"}})
 }
 
 // WriteNetwork writes n as dir/network.yml, a config.yml of version 3, and every
@@ -331,6 +329,9 @@ type Settings struct {
 	// Geo is "demo" for the small database that is built into the server, or a
 	// file; "" for none.
 	Geo string
+
+	// CacheDir is the server's own; "" for the user's, which tests stay out of.
+	CacheDir string
 }
 
 // WriteSettings writes dir/mirrorlist.yml for the network that WriteNetwork put
@@ -346,6 +347,9 @@ func WriteSettings(dir string, s Settings) (string, error) {
 	}
 	if s.Geo != "" {
 		b.line(0, "geo: {location: %s, asn: %[1]s}", s.Geo)
+	}
+	if s.CacheDir != "" {
+		b.line(0, "cache_dir: %s", s.CacheDir)
 	}
 	b.line(0, "allow_private_addresses: true # the mirrors of this network are on loopback")
 	file := filepath.Join(dir, "mirrorlist.yml")

@@ -21,6 +21,7 @@ import (
 // companions are programs that nothing of ours is tested against, but that come
 // with those that are.
 var companions = []counterpart.Program{
+	{Name: "gpg-agent", Debian: "gpg-agent", EL: "gnupg2"},
 	{Name: "gpgconf", Debian: "gnupg", EL: "gnupg2"},
 	{Name: "rpmkeys", Debian: "rpm", EL: "rpm"},
 	{Name: "rpmsign", Debian: "rpm", EL: "rpm-sign"},
