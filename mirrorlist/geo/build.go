@@ -85,7 +85,7 @@ func cleanName(s string) string {
 }
 
 // ascends reports whether n is after all networks so far.
-func (b *builder) ascends(n net) bool {
+func (b *builder) ascends(n network) bool {
 	started6 := b.location.full6 || b.asn.full6 || b.location.next6 != (addr6{}) || b.asn.next6 != (addr6{})
 	if n.is4 {
 		return !started6 && n.first.lo >= max(b.location.next4, b.asn.next4)

@@ -1,6 +1,7 @@
 package geo
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -20,6 +21,9 @@ const (
 
 	// maxDepth is the length of the longest prefix.
 	maxDepth = 128
+
+	// separator is how many zero bytes are between the search tree and the data.
+	separator = 16
 
 	// maxAliases: databases have three, 2001::/32, 2002::/16 and ::ffff:0:0/96.
 	maxAliases = 16
@@ -88,8 +92,11 @@ func compile(data []byte, deadline time.Time) (*DB, error) {
 	if t.left, t.right = t.reader(); t.left == nil {
 		return nil, fmt.Errorf("record_size is %d: want 24, 28 or 32", m.RecordSize)
 	}
+	// OpenBytes has found the marker, and the tree and the separator before it.
+	end := uint64(bytes.LastIndex(data, []byte("\xab\xcd\xefMaxMind.com")))
 	c := &compiler{
 		tree:     t,
+		dataSize: end - separator - uint64(m.NodeCount)*uint64(m.RecordSize/4),
 		reader:   r,
 		builder:  newBuilder(),
 		known:    map[uint32]finding{},
@@ -116,8 +123,9 @@ const maxEpoch = 253402300799
 // paths than can ever be walked. Here the steps are counted.
 type compiler struct {
 	tree
-	reader  *maxminddb.Reader
-	builder *builder
+	dataSize uint64 // of the section that holds the records, in bytes
+	reader   *maxminddb.Reader
+	builder  *builder
 
 	known map[uint32]finding // by offset of the record: networks share records
 
@@ -136,6 +144,7 @@ var (
 	errShared  = errors.New("the search tree reaches its nodes on too many paths")
 	errDeep    = errors.New("the search tree is deeper than an address is long: it has a cycle")
 	errPointer = errors.New("the search tree points outside the data")
+	errAliases = fmt.Errorf("more than %d networks stand for IPv4", maxAliases)
 	errNames   = fmt.Errorf("the names of all places take more than %d bytes", maxNames)
 	errTime    = fmt.Errorf("the records take more than %v to read: they overlap", maxTime)
 )
@@ -212,7 +221,7 @@ func (c *compiler) visit6(node uint32, first addr6, depth int) error {
 			return errDeep
 		}
 		if len(c.builder.aliases) == maxAliases {
-			return fmt.Errorf("more than %d networks stand for IPv4", maxAliases)
+			return errAliases
 		}
 		c.builder.aliases = append(c.builder.aliases,
 			alias{hi: first.hi, lo: uint32(first.lo >> 32), bits: uint32(depth)})
@@ -245,11 +254,13 @@ func (c *compiler) leaf(value uint32) (finding, error) {
 	if value == c.count {
 		return finding{place: none}, nil
 	}
-	const separator = 16 // bytes of zeros between tree and data
 	if value-c.count < separator {
 		return finding{}, errPointer
 	}
 	offset := value - c.count - separator
+	if uint64(offset) >= c.dataSize {
+		return finding{}, errPointer
+	}
 	if f, ok := c.known[offset]; ok {
 		return f, nil
 	}

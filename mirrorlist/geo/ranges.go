@@ -295,7 +295,7 @@ func NewSetRanges(entries []Entry) (r *Ranges, sets [][]SetMember) {
 }
 
 // members lists network i, its equals, and all networks around them.
-func members(nets []net, i int) []SetMember {
+func members(nets []network, i int) []SetMember {
 	var set []SetMember
 	for ; i >= 0; i = nets[i].outer {
 		m := SetMember{Value: nets[i].value, Bits: nets[i].bits}
@@ -315,8 +315,8 @@ func (b *ranger) add(first, last addr6, is4 bool, value uint32) {
 	}
 }
 
-// net is an entry as numbers. An IPv4 address is in the low half of lo.
-type net struct {
+// network is an entry as numbers. An IPv4 address is in the low half of lo.
+type network struct {
 	first, last addr6
 	value       uint32
 	outer       int // index of the smallest network around it, or -1
@@ -326,15 +326,15 @@ type net struct {
 
 // flatten turns entries into networks: IPv4 first, ascending, an outer network
 // before the inner ones, and equal ones in the order of entries.
-func flatten(entries []Entry) []net {
-	nets := make([]net, 0, len(entries))
+func flatten(entries []Entry) []network {
+	nets := make([]network, 0, len(entries))
 	for _, e := range entries {
-		if n, ok := newNet(e.Prefix); ok {
+		if n, ok := newNetwork(e.Prefix); ok {
 			n.value = e.Value
 			nets = append(nets, n)
 		}
 	}
-	slices.SortStableFunc(nets, func(a, b net) int {
+	slices.SortStableFunc(nets, func(a, b network) int {
 		switch {
 		case a.is4 != b.is4:
 			if a.is4 {
@@ -352,15 +352,15 @@ func flatten(entries []Entry) []net {
 	return nets
 }
 
-func newNet(p netip.Prefix) (net, bool) {
+func newNetwork(p netip.Prefix) (network, bool) {
 	if !p.IsValid() {
-		return net{}, false
+		return network{}, false
 	}
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	p = p.Masked()
-	n := net{is4: p.Addr().Is4(), bits: uint8(p.Bits()), outer: -1}
+	n := network{is4: p.Addr().Is4(), bits: uint8(p.Bits()), outer: -1}
 	if n.is4 {
 		b := p.Addr().As4()
 		first := binary.BigEndian.Uint32(b[:])
@@ -386,12 +386,12 @@ func lastAddr6(first addr6, bits int) addr6 {
 // for each in ascending order with the innermost network around it; of equal
 // networks that is the last. It sets outer on the way: when emit is called, it is
 // right for the network named and all around it.
-func sweep(nets []net, emit func(first, last addr6, is4 bool, innermost int)) {
+func sweep(nets []network, emit func(first, last addr6, is4 bool, innermost int)) {
 	top := -1 // the innermost network that is open
 	var at addr6
 	// leave closes the networks that end before n begins; at is the first address
 	// nobody has been told of yet.
-	leave := func(until *net) {
+	leave := func(until *network) {
 		for top >= 0 {
 			t := &nets[top]
 			if until != nil && until.is4 == t.is4 && !t.last.less(until.first) {

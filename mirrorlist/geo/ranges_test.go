@@ -171,7 +171,7 @@ func TestRangesAgreeWithASearchThroughAllEntries(t *testing.T) {
 			}
 		}
 		for _, e := range entries { // the edges of each
-			n, _ := newNet(e.Prefix)
+			n, _ := newNetwork(e.Prefix)
 			for _, a := range []addr6{n.first, n.last} {
 				a := toAddr(a, n.is4)
 				for _, a := range []netip.Addr{a.Prev(), a, a.Next()} {
@@ -225,9 +225,9 @@ func TestAliasesOfIPv4(t *testing.T) {
 		{"2001:db8:0:0:1::/80", "2001:db8::1:c000:201:7", "192.0.2.1"},
 		{"2001:db8:0:0:1::/80", "2001:db8::2:c000:201:7", ""},
 	} {
-		n, _ := newNet(prefix(tt.alias))
+		n, _ := newNetwork(prefix(tt.alias))
 		al := alias{hi: n.first.hi, lo: uint32(n.first.lo >> 32), bits: uint32(n.bits)}
-		a, _ := newNet(netip.PrefixFrom(addr(tt.addr), 128))
+		a, _ := newNetwork(netip.PrefixFrom(addr(tt.addr), 128))
 		v4, ok := al.cut(a.first)
 		got := ""
 		if ok {

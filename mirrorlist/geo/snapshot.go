@@ -317,10 +317,8 @@ func (p *placeRecord) check(names []byte) error {
 	if uint64(p.city)+uint64(p.cityLen) > uint64(len(names)) || uint64(p.state)+uint64(p.stateLen) > uint64(len(names)) {
 		return errors.New("name outside the section of names")
 	}
-	for _, code := range [][2]byte{p.country, p.continent} {
-		if code != [2]byte{} && !isCode(code) {
-			return fmt.Errorf("%q is not two capital letters", code[:])
-		}
+	if p.country != [2]byte{} && !isCode(p.country) || p.continent != [2]byte{} && !isCode(p.continent) {
+		return errors.New("a country or continent is not two capital letters")
 	}
 	if p.located != 0 && !onEarth(p.lat, p.lon) {
 		return fmt.Errorf("no such coordinates: %g, %g", p.lat, p.lon)
@@ -406,7 +404,7 @@ func Write(out, kind string, built time.Time, records iter.Seq[Record]) error {
 func build(kind string, built time.Time, records iter.Seq[Record]) (*DB, error) {
 	b := newBuilder()
 	for rec := range records {
-		n, ok := newNet(rec.Prefix)
+		n, ok := newNetwork(rec.Prefix)
 		if !ok || !b.ascends(n) {
 			return nil, fmt.Errorf("network %v does not follow the one before it", rec.Prefix)
 		}
