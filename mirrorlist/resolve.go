@@ -132,6 +132,9 @@ func (r *resolver) setHosts(hosts []string) {
 	old, known := r.addrs(), make(map[string]hostAddrs)
 	r.hosts = make(map[string]bool)
 	for _, host := range hosts {
+		if host == "" {
+			continue
+		}
 		if a, err := netip.ParseAddr(host); err == nil {
 			if h := r.usable(hostAddrs{V4: []netip.Addr{a}, V6: []netip.Addr{a}}); h.first().IsValid() {
 				known[host] = h
