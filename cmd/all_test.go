@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 
 	"mirrorlist":             {"schema", "checker/state", "mirrorlist/geo", "mirrorlist/stats", "internal/fetch", "internal/durable"},
 	"mirrorlist/geo":         {"internal/durable"},
-	"mirrorlist/geo/geotest": {"mirrorlist/geo"},
+	"mirrorlist/geo/geotest": {"mirrorlist/geo", "internal/durable"},
 	"mirrorlist/stats":       {"schema", "internal/store"},
 
 	"schema": {"internal/strictyaml"},
