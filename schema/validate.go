@@ -135,7 +135,19 @@ func (s compiledSchema) translate(e *jsonschema.ValidationError, nodes map[strin
 		if rule["type"] == "string" && node.Kind == yaml.ScalarNode {
 			return one(fmt.Sprintf("%s is %s for other software, not a text", node.Value, kind(node)), fmt.Sprintf("write %q with the quotes", node.Value))
 		}
-		return one(fmt.Sprintf("%s is %s", quote(node), kind(node)), write(rule, "write another kind of value"))
+		remedy := write(rule, "write another kind of value")
+		if node.Kind == yaml.ScalarNode {
+			_, notNumber := strconv.ParseFloat(node.Value, 64)
+			switch rule["type"] {
+			case "array":
+				remedy = fmt.Sprintf("write [%s]", strictyaml.Clip(node.Value))
+			case "integer", "number":
+				if notNumber == nil {
+					remedy = fmt.Sprintf("write %s without quotes", node.Value)
+				}
+			}
+		}
+		return one(fmt.Sprintf("%s is %s", quote(node), kind(node)), remedy)
 	case "pattern":
 		if text, ok := rule["x-problem"].(string); ok {
 			return one(quote(node)+": "+text, write(rule, "correct it"))
