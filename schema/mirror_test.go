@@ -30,9 +30,18 @@ func compareSaid(t *testing.T, what string, got, want []string) {
 	}
 }
 
-// Every way in which the 530 files of a real network depart from the format, and
-// the ways in which the next ones will.
-func TestParseMirrorQuirks(t *testing.T) {
+// A quirk is a text, what is said about it, and one thing that is read from it.
+type quirk struct {
+	name string
+	text string
+	said []string
+	of   func(*Mirror) any // nil: the mirror is not usable
+	want string            // fmt.Sprint of it
+}
+
+// quirks are every way in which the 530 files of a real network depart from the
+// format, and the ways in which the next ones will.
+func quirks() []quirk {
 	country := func(m *Mirror) any { return m.Location.Country }
 	address := func(m *Mirror) any { return m.Address }
 	subnets := func(m *Mirror) any { return m.Subnets }
@@ -46,13 +55,7 @@ func TestParseMirrorQuirks(t *testing.T) {
 		return fmt.Sprint(m.Location.HasCoordinates, m.Location.Latitude, m.Location.Longitude)
 	}
 
-	tests := []struct {
-		name string
-		text string
-		said []string
-		of   func(*Mirror) any // nil: the mirror is not usable
-		want string            // fmt.Sprint of it
-	}{
+	return []quirk{
 		{
 			name: "a plain file has nothing wrong with it",
 			text: plainMirror, of: address, want: "{ https://mirror.example.org/almalinux/  }",
@@ -618,7 +621,10 @@ func TestParseMirrorQuirks(t *testing.T) {
 			of:   func(m *Mirror) any { return m.Sponsor }, want: "Example University",
 		},
 	}
-	for _, tt := range tests {
+}
+
+func TestParseMirrorQuirks(t *testing.T) {
+	for _, tt := range quirks() {
 		t.Run(tt.name, func(t *testing.T) {
 			m, problems := ParseMirror("mirrors.d/mirror.example.org.yml", []byte(tt.text))
 			compareSaid(t, "problems", said(problems), tt.said)
