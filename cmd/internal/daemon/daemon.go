@@ -164,14 +164,15 @@ func ParseFlags(flags *flag.FlagSet, args []string, usage string) error {
 }
 
 // Hangup returns a channel that receives when SIGHUP does, which asks a daemon to
-// read its files again. Hangups that come before the last one was received are
-// one. From the call on SIGHUP no longer ends the process; when ctx ends it does
-// again.
+// read its files again, and is closed when ctx ends. Hangups that come before the
+// last one was received are one. From the call on SIGHUP no longer ends the
+// process; when ctx ends it does again.
 func Hangup(ctx context.Context) <-chan struct{} {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	c := make(chan struct{}, 1)
 	go func() {
+		defer close(c)
 		defer signal.Stop(hup)
 		for {
 			select {

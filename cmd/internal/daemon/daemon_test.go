@@ -46,14 +46,10 @@ var programs = map[string]func(context.Context, Env) error{
 	"reloads": func(ctx context.Context, env Env) error {
 		hup := Hangup(ctx)
 		fmt.Fprintln(env.Stdout, "started")
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-hup:
-				fmt.Fprintln(env.Stdout, "reloaded")
-			}
+		for range hup {
+			fmt.Fprintln(env.Stdout, "reloaded")
 		}
+		return nil
 	},
 }
 
