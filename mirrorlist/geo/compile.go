@@ -28,9 +28,9 @@ const (
 	// maxAliases: databases have three, 2001::/32, 2002::/16 and ::ffff:0:0/96.
 	maxAliases = 16
 
-	// maxTime is how long a database may take. A full one of five million
-	// networks takes seconds; but one can be made of records that overlap, so
-	// that to read it takes the square of its size.
+	// maxTime is how long a database may take. A full one takes seconds; but one
+	// can be made of records that overlap, so that to read it takes the square of
+	// its size.
 	maxTime = 2 * time.Minute
 )
 
@@ -40,8 +40,8 @@ const (
 // ASN, ISP) and IPinfo (older and newer), not by names.
 //
 // A database of which any part cannot be read is refused, and out is left as it
-// was. Memory is bounded by a small multiple of the size of the file, and time
-// by two minutes.
+// was. What a hostile one can cost is bounded: memory by a multiple of the size
+// of the file, time by two minutes.
 func Compile(mmdb string, out string) error {
 	data, err := readMMDB(mmdb)
 	if err != nil {
@@ -273,10 +273,7 @@ func (c *compiler) leaf(value uint32) (finding, error) {
 }
 
 func (c *compiler) read(offset uint32) (finding, error) {
-	if time.Now().After(c.deadline) {
-		return finding{}, errTime
-	}
-	var rec record
+	rec := record{deadline: c.deadline}
 	if err := c.reader.LookupOffset(uintptr(offset)).Decode(&rec); err != nil {
 		return finding{}, fmt.Errorf("record at %d: %w", offset, err)
 	}

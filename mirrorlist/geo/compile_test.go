@@ -223,7 +223,7 @@ func TestBadDatabases(t *testing.T) {
 	want := map[string]string{
 		"GeoIP2-City-Test-Broken-Double-Format.mmdb":   "float 64 size of 5",
 		"GeoIP2-City-Test-Invalid-Node-Count.mmdb":     "invalid metadata",
-		"MaxMind-DB-test-broken-pointers-24.mmdb":      errPointer.Error(),
+		"MaxMind-DB-test-broken-pointers-24.mmdb":      cut,
 		"MaxMind-DB-test-broken-search-tree-24.mmdb":   errDeep.Error(),
 		"bad-unicode-in-map-key.mmdb":                  errPointer.Error(),
 		"cyclic-data-structure.mmdb":                   cut,
@@ -618,6 +618,45 @@ func TestHostileTrees(t *testing.T) {
 			}
 		})
 	}
+}
+
+// pointer is a pointer to an offset in the data.
+func pointer(offset uint32) string {
+	return "\x38" + string(binary.BigEndian.AppendUint32(nil, offset))
+}
+
+// mapOf is a map of n entries, that are in body.
+func mapOf(n int, body string) string {
+	if n < 29 {
+		return string([]byte{0xe0 | byte(n)}) + body
+	}
+	n -= 285
+	return string([]byte{0xe0 | 30, byte(n >> 8), byte(n)}) + body
+}
+
+// One record can name the same large map again and again.
+func TestRecordThatMultiplies(t *testing.T) {
+	const entries = 500 // of more, the library itself adds up what they hold
+	// At 0 a map of many languages without English, each with no name; behind it
+	// the record: many cities whose names are that map.
+	names := mapOf(entries, strings.Repeat("\x42xx\x40", entries))
+	city := mapOf(1, "\x45names"+pointer(0))
+	cityAt := uint32(len(names))
+	record := mapOf(entries, strings.Repeat("\x44city"+pointer(cityAt), entries))
+	data := names + city + record
+	at := uint32(len(names) + len(city))
+
+	mmdb := rawMMDB(4, [][2]uint32{{1, 1 + 16 + at}}, []byte(data))
+	if db, err := compile(mmdb, time.Now().Add(maxTime)); !errors.Is(err, errFields) {
+		t.Errorf("compile = %v, %v; want %v", db, err, errFields)
+	}
+	// The same with few cities is what it says.
+	few := mapOf(2, "\x44city"+pointer(cityAt)+"\x47country\x42DE")
+	db, err := compile(rawMMDB(4, [][2]uint32{{1, 1 + 16 + at}}, []byte(names+city+few)), time.Now().Add(maxTime))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantAnswer(t, db, addr("192.0.2.1"), place("", "DE", "", ""), 0)
 }
 
 func TestRecordsThatTakeTooLong(t *testing.T) {

@@ -36,6 +36,21 @@ func TestPlaceOfNoPlace(t *testing.T) {
 	}
 }
 
+func TestLocateSaysWhatPlaceSays(t *testing.T) {
+	db := made(t, "x", older, true, false)
+	defer db.Close()
+	for _, i := range []uint32{0, 1, 2, NoPlace} {
+		p := db.Place(i)
+		country, lat, lon, ok := db.Locate(i)
+		if country != p.Country || lat != p.Lat || lon != p.Lon || ok != p.HasCoordinates {
+			t.Errorf("Locate(%d) = %q, %v, %v, %v; Place says %+v", i, country[:], lat, lon, ok, p)
+		}
+	}
+	if _, _, _, ok := (*DB)(nil).Locate(0); ok {
+		t.Error("a nil DB locates something")
+	}
+}
+
 func TestDemo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "demo")
 	if err := WriteDemo(path); err != nil {

@@ -1,9 +1,11 @@
 package geo
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/oschwald/maxminddb-golang/v2/mmdbdata"
 )
@@ -29,7 +31,18 @@ type record struct {
 
 	// seen are the fields that were there, be they empty.
 	seen fields
+
+	// What one record may cost. A field can be there many times, and each time
+	// point to the same large map; a map cannot be longer than the file.
+	deadline time.Time
+	fields   int // how many more may be looked at
 }
+
+// maxFields is how many fields of a record are looked at, those of the maps in it
+// included. The databases on sale have a hundred.
+const maxFields = 4096
+
+var errFields = fmt.Errorf("a record has more than %d fields", maxFields)
 
 type fields uint8
 
@@ -78,9 +91,9 @@ func code(candidates ...string) [2]byte {
 
 // UnmarshalMaxMindDBCursor reads the map at c.
 func (r *record) UnmarshalMaxMindDBCursor(c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
-	*r = record{lat: math.NaN(), lon: math.NaN()}
-	return eachField(c, func(key string, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
-		switch key {
+	*r = record{lat: math.NaN(), lon: math.NaN(), deadline: r.deadline, fields: maxFields}
+	return r.eachField(c, func(key []byte, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
+		switch string(key) {
 		// IPinfo
 		case "asn":
 			r.seen |= seenFlatASN
@@ -106,21 +119,21 @@ func (r *record) UnmarshalMaxMindDBCursor(c mmdbdata.Cursor) (mmdbdata.Cursor, e
 		// both
 		case "country":
 			r.seen |= seenCountry
-			return readNamed(c, &r.country, "iso_code")
+			return r.readNamed(c, &r.country, "iso_code")
 		case "continent":
 			r.seen |= seenElsewhere
-			return readNamed(c, &r.continent, "code")
+			return r.readNamed(c, &r.continent, "code")
 		case "city":
 			r.seen |= seenElsewhere
-			return readNamed(c, &r.city, "names")
+			return r.readNamed(c, &r.city, "names")
 
 		// MaxMind
 		case "subdivisions":
 			r.seen |= seenElsewhere
-			return readFirst(c, &r.state)
+			return r.readFirst(c, &r.state)
 		case "location":
-			return eachField(c, func(key string, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
-				switch key {
+			return r.eachField(c, func(key []byte, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
+				switch string(key) {
 				case "latitude":
 					r.seen |= seenElsewhere
 					return readNumber(c, &r.lat)
@@ -133,8 +146,8 @@ func (r *record) UnmarshalMaxMindDBCursor(c mmdbdata.Cursor) (mmdbdata.Cursor, e
 		case "autonomous_system_number":
 			return readASN(c, &r.asn)
 		case "traits":
-			return eachField(c, func(key string, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
-				if key == "autonomous_system_number" {
+			return r.eachField(c, func(key []byte, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
+				if string(key) == "autonomous_system_number" {
 					return readASN(c, &r.asn)
 				}
 				return c.Skip()
@@ -144,10 +157,23 @@ func (r *record) UnmarshalMaxMindDBCursor(c mmdbdata.Cursor) (mmdbdata.Cursor, e
 	})
 }
 
+// enter is called before the elements of a map or list are gone through.
+func (r *record) enter() error {
+	if time.Now().After(r.deadline) {
+		return errTime
+	}
+	return nil
+}
+
 // eachField calls f for each field of the map at c; anything but a map has none.
-func eachField(c mmdbdata.Cursor, f func(key string, c mmdbdata.Cursor) (mmdbdata.Cursor, error)) (mmdbdata.Cursor, error) {
-	if k, err := c.Kind(); err != nil || k != mmdbdata.KindMap {
+func (r *record) eachField(c mmdbdata.Cursor, f func(key []byte, c mmdbdata.Cursor) (mmdbdata.Cursor, error)) (mmdbdata.Cursor, error) {
+	if k, err := c.Kind(); err != nil {
+		return c, err
+	} else if k != mmdbdata.KindMap {
 		return c.Skip()
+	}
+	if err := r.enter(); err != nil {
+		return c, err
 	}
 	m, err := c.Map()
 	if err != nil {
@@ -159,7 +185,10 @@ func eachField(c mmdbdata.Cursor, f func(key string, c mmdbdata.Cursor) (mmdbdat
 		if !ok {
 			return m.End()
 		}
-		if next, err = f(string(key), value); err != nil {
+		if r.fields--; r.fields < 0 {
+			return value, errFields
+		}
+		if next, err = f(key, value); err != nil {
 			return next, err
 		}
 	}
@@ -167,26 +196,27 @@ func eachField(c mmdbdata.Cursor, f func(key string, c mmdbdata.Cursor) (mmdbdat
 
 // readNamed reads a string, or of a map the field that is named: a string again,
 // or "names", a map of names by language.
-func readNamed(c mmdbdata.Cursor, s *string, field string) (mmdbdata.Cursor, error) {
-	if k, err := c.Kind(); err != nil || k != mmdbdata.KindMap {
+func (r *record) readNamed(c mmdbdata.Cursor, s *string, field string) (mmdbdata.Cursor, error) {
+	if k, err := c.Kind(); err != nil {
+		return c, err
+	} else if k != mmdbdata.KindMap {
 		return readText(c, s)
 	}
-	return eachField(c, func(key string, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
-		switch key {
-		case field:
-			if field == "names" {
-				return readName(c, s)
-			}
-			return readText(c, s)
+	return r.eachField(c, func(key []byte, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
+		switch {
+		case string(key) != field:
+			return c.Skip()
+		case field == "names":
+			return r.readName(c, s)
 		}
-		return c.Skip()
+		return readText(c, s)
 	})
 }
 
 // readName reads the English name, or else the first.
-func readName(c mmdbdata.Cursor, s *string) (mmdbdata.Cursor, error) {
-	return eachField(c, func(key string, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
-		if key == "en" || *s == "" {
+func (r *record) readName(c mmdbdata.Cursor, s *string) (mmdbdata.Cursor, error) {
+	return r.eachField(c, func(key []byte, c mmdbdata.Cursor) (mmdbdata.Cursor, error) {
+		if string(key) == "en" || *s == "" {
 			return readText(c, s)
 		}
 		return c.Skip()
@@ -194,9 +224,14 @@ func readName(c mmdbdata.Cursor, s *string) (mmdbdata.Cursor, error) {
 }
 
 // readFirst reads the name of the first, largest subdivision.
-func readFirst(c mmdbdata.Cursor, s *string) (mmdbdata.Cursor, error) {
-	if k, err := c.Kind(); err != nil || k != mmdbdata.KindSlice {
+func (r *record) readFirst(c mmdbdata.Cursor, s *string) (mmdbdata.Cursor, error) {
+	if k, err := c.Kind(); err != nil {
+		return c, err
+	} else if k != mmdbdata.KindSlice {
 		return c.Skip()
+	}
+	if err := r.enter(); err != nil {
+		return c, err
 	}
 	list, err := c.Slice()
 	if err != nil {
@@ -209,7 +244,7 @@ func readFirst(c mmdbdata.Cursor, s *string) (mmdbdata.Cursor, error) {
 			return list.End()
 		}
 		if i == 0 {
-			next, err = readNamed(value, s, "names")
+			next, err = r.readNamed(value, s, "names")
 		} else {
 			next, err = value.Skip()
 		}
@@ -225,15 +260,15 @@ var textKinds = mmdbdata.NewKindSet(mmdbdata.KindString)
 // readText reads a string of a reasonable length.
 func readText(c mmdbdata.Cursor, s *string) (mmdbdata.Cursor, error) {
 	k, err := c.Kind()
-	if err != nil || k != mmdbdata.KindString || c.CheckMaxSize(textKinds, maxName) != nil {
+	if err != nil {
+		return c, err
+	}
+	if k != mmdbdata.KindString || c.CheckMaxSize(textKinds, maxName) != nil {
 		return c.Skip()
 	}
 	text, next, err := c.ReadString()
-	if err != nil {
-		return next, err
-	}
 	*s = text
-	return next, nil
+	return next, err
 }
 
 // readNumber reads a number, or a string that is one.
