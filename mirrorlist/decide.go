@@ -28,8 +28,9 @@ type question struct {
 	// country restricts the list, before it is padded; zero for none.
 	country [2]byte
 
-	// geographic leaves every on-net rule out, as lists of ISO images want it.
-	geographic bool
+	// public leaves private and cloud mirrors out even on-net, and with them
+	// monopolies: who downloads an image may do so for another network.
+	public bool
 
 	limit int
 	now   time.Time
@@ -146,8 +147,8 @@ func (t *Table) decide(q *question, s *scratch) {
 	r := ranking{table: t, question: q, scratch: s, health: h, row: d.row(class), coin: d.coin(class)}
 
 	s.base.and(h.list, t.schemes[q.tree][q.want])
-	if q.addr.IsValid() && !q.geographic {
-		if r.monopoly() {
+	if q.addr.IsValid() {
+		if !q.public && r.monopoly() {
 			return
 		}
 		r.onNet()
@@ -222,6 +223,9 @@ func (r *ranking) onNet() {
 		r.mask.and(r.base, t.countrySet(r.country))
 	} else {
 		copy(r.mask, r.base)
+	}
+	if r.public {
+		r.mask.and(r.mask, t.public)
 	}
 	for on := t.subnetsOf(r.addr); len(on) > 0; {
 		n := 1

@@ -387,6 +387,16 @@ func (k *keeper) followFeeds(ctx context.Context) {
 	k.feeds.follow(ctx, k.cfg.CloudRanges, subnets)
 }
 
+// readHosts says whose addresses are wanted, and takes those that are known.
+func (k *keeper) readHosts() {
+	var hosts []string
+	for _, m := range k.in.mirrors {
+		hosts = append(hosts, hostOf(base{m.Address.HTTP, m.Address.HTTPS}.url(anyScheme)))
+	}
+	k.resolver.setHosts(hosts)
+	k.in.hosts = k.resolver.addrs()
+}
+
 // readState loads the newest findings. It reports whether they changed.
 func (k *keeper) readState(ctx context.Context) bool {
 	if k.source == nil {

@@ -155,7 +155,7 @@ func (t *Table) isoRequest(version, arch string, p params) (q question, vault st
 	if a < 0 {
 		return q, "", unknownArch(r, arch)
 	}
-	q.slot, q.tree, q.geographic = r.isos[a], r.tree, true
+	q.slot, q.tree, q.public = r.isos[a], r.tree, true
 	if r.vault {
 		return q, t.network.VaultMirror + t.slots[q.slot].suffix, nil
 	}
