@@ -146,7 +146,7 @@ var (
 	errPointer = errors.New("the search tree points outside the data")
 	errAliases = fmt.Errorf("more than %d networks stand for IPv4", maxAliases)
 	errNames   = fmt.Errorf("the names of all places take more than %d bytes", maxNames)
-	errTime    = fmt.Errorf("the records take more than %v to read: they overlap", maxTime)
+	errTime    = fmt.Errorf("the records take more than %v to read", maxTime)
 )
 
 func (c *compiler) run(only4 bool) error {
