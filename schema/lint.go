@@ -64,7 +64,7 @@ func (l *linter) add(isError bool, m *Mirror, path, remedy, text string, args ..
 	if line == 0 && file != "" {
 		line = 1 // what is missing is missing from the top
 	}
-	l.problems = append(l.problems, Problem{file, line, path, isError, fmt.Sprintf(text, args...), remedy})
+	l.problems = append(l.problems, Problem{file, line, printable(path), isError, printable(fmt.Sprintf(text, args...)), printable(remedy)})
 }
 
 func (l *linter) warn(m *Mirror, path, remedy, text string, args ...any) {
@@ -86,7 +86,8 @@ func (l *linter) identity(m *Mirror) {
 			break
 		}
 	}
-	if m.Email == "" {
+	// An address that cannot be read was reported when it was read.
+	if m.Email == "" && !m.writes("email") {
 		l.warn(m, "email", "write email: and an address that people read", "nobody can be told when the mirror breaks")
 	}
 }
@@ -108,9 +109,9 @@ func (a Address) all() []schemeURL {
 func (l *linter) place(m *Mirror) {
 	loc := m.Location
 	switch {
-	case loc.Country == "" && loc.HasCoordinates:
+	case loc.Country == "" && loc.HasCoordinates && !m.writes("geolocation.country"):
 		l.warn(m, "geolocation", "write country: too", "coordinates without a country; clients of the country are not sent here first")
-	case loc.Country == "":
+	case loc.Country == "" && !m.writes("geolocation.country"):
 		l.warn(m, "geolocation", "write geolocation: with country, and better with latitude and longitude", "the mirror does not say where it is; a database of addresses is asked")
 	}
 	if want := Continent(loc.Country); loc.Continent != "" && want != "" && loc.Continent != want && !twoContinents[loc.Country] {

@@ -134,6 +134,11 @@ func (r *reader) mirror(root *yaml.Node) *Mirror {
 // does; 0 for a mirror that was not read from a file.
 func (m *Mirror) line(path string) int { return lineOf(m.lines, path) }
 
+// writes tells whether the file of m has that key, whatever became of it.
+func (m *Mirror) writes(path string) bool {
+	return slices.ContainsFunc(m.lines, func(p place) bool { return p.path == path })
+}
+
 func (s section) flag(key string) bool {
 	v, _ := s.boolean(key)
 	return v

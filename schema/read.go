@@ -49,8 +49,19 @@ func lineOf(lines []place, path string) int {
 
 func (r *reader) add(isError bool, line int, path, text, remedy string) {
 	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, Problem{r.file, line, path, isError, text, remedy})
+		r.problems = append(r.problems, Problem{r.file, line, printable(path), isError, printable(text), remedy})
 	}
+}
+
+// printable replaces what would end the line of a message, or colour the terminal
+// of who reads it: paths hold the keys of the file.
+func printable(s string) string {
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, s)
 }
 
 func (r *reader) errorf(n *yaml.Node, path, remedy, text string, args ...any) {

@@ -113,8 +113,8 @@ func Unmarshal(file string, data []byte, v any) error {
 
 var (
 	atLine       = regexp.MustCompile(`^(?:yaml: )?line (\d+): `)
-	unknownField = regexp.MustCompile(`^field (.*) not found in type (\S+)$`)
-	wrongType    = regexp.MustCompile("(?s)^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
+	unknownField = regexp.MustCompile(`^field (.*?) not found in type (.+)$`)
+	wrongType    = regexp.MustCompile("(?s)^cannot unmarshal !!(\\w+)(?: `(.*)`)? into (.+)$")
 )
 
 // typeFault says what yaml.v3 says about a value that does not fit, in words of
