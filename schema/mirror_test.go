@@ -135,6 +135,11 @@ func quirks() []quirk {
 			said: []string{"E :4: a value begins with a character that means something in YAML; put quotes around the value"},
 		},
 		{
+			name: "a value that begins with * needs quotes",
+			text: plainMirror + "sponsor: *example\n",
+			said: []string{"E : a value begins with *, which names an anchor that is not there; put quotes around the value"},
+		},
+		{
 			name: "a mirror without a name is not usable",
 			text: "address:\n  http: http://mirror.example.org/\n",
 			said: []string{"E :1: name: the mirror has no name; write name: and the mirror's host name"},

@@ -1,6 +1,11 @@
 package schema
 
 import (
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -276,4 +281,55 @@ func TestParseNetworkQuirks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The recorded matrix says for every pair of version and repository whether the
+// file admits it.
+func TestAllowsAgreesWithTheRecordedMatrix(t *testing.T) {
+	needRealData(t)
+	n, _, err := LoadNetwork(filepath.Join(realData, "decisions", "config.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(realData, "decisions", "matrix.jsonl.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	in, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for dec := json.NewDecoder(in); ; {
+		var row struct {
+			URL     string
+			Allowed *bool `json:"allowed_by_config"`
+			Tags    []string
+		}
+		if err := dec.Decode(&row); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		// Versions that the recorded service knew by their first letters only.
+		if row.Allowed == nil || slices.Contains(row.Tags, "bug:version-prefix") {
+			continue
+		}
+		parts := strings.Split(row.URL, "/")
+		v, ok := n.Resolve(parts[2])
+		repo, found := n.Repo(parts[3])
+		if !ok || !found {
+			t.Errorf("%s: version known: %t, repository known: %t", row.URL, ok, found)
+			continue
+		}
+		compared++
+		if got := n.Allows(v, repo, ""); got != *row.Allowed {
+			t.Errorf("%s: Allows = %t, the matrix says %t (%q)", row.URL, got, *row.Allowed, row.Tags)
+		}
+	}
+	if compared < 100 {
+		t.Errorf("compared only %d rows", compared)
+	}
+	t.Logf("%d rows agree", compared)
 }

@@ -132,8 +132,12 @@ func syntaxFault(data []byte, err error) Fault {
 		f.Text, f.Remedy = "a second colon in one line, or a line indented too far", "put quotes around the value, or align the line with the one before"
 	case strings.Contains(f.Text, "could not find expected ':'"), strings.Contains(f.Text, "did not find expected key"):
 		f.Text, f.Remedy = "this line or the one before is no \"key: value\"", "write a colon and a space behind the key, and align the keys"
+	case strings.HasPrefix(f.Text, "unknown anchor"):
+		f.Text, f.Remedy = "a value begins with *, which names an anchor that is not there", "put quotes around the value"
 	case strings.Contains(f.Text, "cannot start any token"):
 		f.Text, f.Remedy = "a value begins with a character that means something in YAML", "put quotes around the value"
+	default:
+		f.Text = clip(f.Text, 200) // it may quote the file
 	}
 	return f
 }
@@ -247,8 +251,9 @@ func (e *expander) mapping(n *yaml.Node) {
 }
 
 // Clip shortens s for a message.
-func Clip(s string) string {
-	const most = 60
+func Clip(s string) string { return clip(s, 60) }
+
+func clip(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
