@@ -12,13 +12,17 @@ FUZZTIME ?= 5m
 SOAKTIME ?= 1h
 export DESTDIR PREFIX
 
+# As the commands are built, so that both share what is compiled, and no C
+# compiler is needed. The race detector does need one.
+build test run bench: export CGO_ENABLED = 0
+
 .PHONY: help build check test run bench fuzz soak lint-mirrors install setup
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## build every command into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ $(addprefix ./cmd/,$(COMMANDS))
+	go build -trimpath -o bin/ $(addprefix ./cmd/,$(COMMANDS))
 
 test: setup ## install what the tests need, and run all of them
 	go run ./cmd/internal/runtests test
