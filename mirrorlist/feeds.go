@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	// maxFeedBytes bounds a document. The largest real one (Azure) has 4 MB.
+	// maxFeedBytes bounds a document. Real ones have a few MB.
 	maxFeedBytes = 32 << 20
 
 	// feedInterval is how often a URL is asked for changes, and a file read:
@@ -396,8 +396,8 @@ func nudge(c chan<- struct{}) {
 	}
 }
 
-// maxSubnets is how many prefixes one mirror may list. The largest network of
-// the world announces a tenth of that.
+// maxSubnets is how many prefixes one mirror may list: more than any network has
+// to announce.
 const maxSubnets = 1 << 16
 
 // parseSubnets reads the list of a mirror's subnets: a JSON array of prefixes

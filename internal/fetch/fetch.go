@@ -323,6 +323,10 @@ func (c *Client) read(res *http.Response) ([]byte, error) {
 // parseURL is url.Parse for URLs that strangers write.
 func parseURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		// Its text is the whole URL, and a password in it.
+		return nil, fmt.Errorf("not a URL: %w; write one like https://mirror.example.org/", wrapped.Err)
+	}
 	if err != nil {
 		return nil, err
 	}

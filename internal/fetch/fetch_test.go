@@ -408,7 +408,9 @@ func TestRedirects(t *testing.T) {
 		{name: "to a URL with credentials", url: plain + "/credentials", hops: 1, err: "credentials"},
 		{name: "to no URL", url: plain + "/?to=http://%2501", err: "Location"},
 		{name: "from credentials", url: "http://user:secret@127.0.0.1/", err: "credentials"},
+		{name: "no URL, but credentials", url: "http://user:secret@127.0.0.1:port/", err: "not a URL: invalid port"},
 		{name: "without scheme", url: "127.0.0.1/list.json", err: "write http or https"},
+		{name: "another scheme", url: "ftp://127.0.0.1/list.json", err: "write http or https"},
 		{name: "without host", url: "http:///list.json", err: "names no host"},
 		{name: "too long", url: plain + "/" + strings.Repeat("x", maxURLBytes), err: "longer than"},
 	} {
