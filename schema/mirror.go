@@ -390,6 +390,9 @@ func (r *reader) location(n *yaml.Node, m *Mirror) {
 // country returns the code of what stands at n, or "".
 func (r *reader) country(v string, n *yaml.Node, path string) string {
 	if ValidCountry(v) {
+		if v == "NO" && n.Style == 0 {
+			r.warnf(n, path, `write "NO" with the quotes`, "other software reads NO as false")
+		}
 		return v
 	}
 	// Software that rewrites a file takes an unquoted NO for a boolean.

@@ -368,7 +368,9 @@ func quirks() []quirk {
 		},
 		{
 			name: "NO without quotes is Norway",
-			text: plainMirror + "geolocation:\n  country: NO\n", of: country, want: "NO",
+			text: plainMirror + "geolocation:\n  country: NO\n",
+			said: []string{`W :5: geolocation.country: other software reads NO as false; write "NO" with the quotes`},
+			of:   country, want: "NO",
 		},
 		{
 			name: "NO that other software rewrote is Norway",
@@ -670,6 +672,16 @@ func TestParseMirrorIsBounded(t *testing.T) {
 			}
 		})
 	}
+	t.Run("an error behind many warnings is not lost", func(t *testing.T) {
+		var text strings.Builder
+		for i := range 1000 {
+			fmt.Fprintf(&text, "unknown%d: x\n", i)
+		}
+		m, problems := ParseMirror("m.yml", []byte(text.String()))
+		if m != nil || !slices.ContainsFunc(problems, func(p Problem) bool { return p.Error }) {
+			t.Errorf("mirror %v, and no error in %d problems", m, len(problems))
+		}
+	})
 	t.Run("many problems", func(t *testing.T) {
 		var text strings.Builder
 		text.WriteString(plainMirror)

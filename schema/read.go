@@ -48,7 +48,9 @@ func lineOf(lines []place, path string) int {
 }
 
 func (r *reader) add(isError bool, line int, path, text, remedy string) {
-	if len(r.problems) < maxProblems {
+	// Errors get as much room again: the one that makes a file unusable may come
+	// behind any number of warnings.
+	if len(r.problems) < maxProblems || isError && len(r.problems) < 2*maxProblems {
 		r.problems = append(r.problems, Problem{r.file, line, printable(path), isError, printable(text), remedy})
 	}
 }
