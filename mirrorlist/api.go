@@ -2,6 +2,7 @@ package mirrorlist
 
 import (
 	"encoding/json"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/netip"
@@ -385,7 +386,8 @@ func (s *Server) healthz(c *gin.Context) error {
 
 // readyz answers 200 as long as there are lists to serve, and says what is wrong
 // all the same: an old list is better than none.
-func (s *Server) readyz(c *gin.Context) error {
+// The lines name files and private mirrors, so strangers get their number.
+func (s *Server) readyz(c *gin.Context, all bool) error {
 	st := s.Status()
 	var b strings.Builder
 	code := http.StatusOK
@@ -395,7 +397,11 @@ func (s *Server) readyz(c *gin.Context) error {
 	} else {
 		b.WriteString("ready\n")
 	}
-	for _, line := range st.Lines() {
+	lines := st.Lines()
+	if n := len(lines); n > 0 && !all {
+		lines = []string{fmt.Sprintf("degraded: %d inputs are not as they should be: ask on this host, or on admin_listen", n)}
+	}
+	for _, line := range lines {
 		b.WriteString(line + "\n")
 	}
 	c.String(code, "%s", b.String())

@@ -47,12 +47,20 @@ func (s *Server) Handlers() (public, admin http.Handler) {
 }
 
 // adminRoutes adds what an administrator asks. On a listener that strangers can
-// reach, a reload is accepted from this host alone.
+// reach, a reload is accepted from this host alone, and what names files and
+// mirrors is shown there alone.
 func (s *Server) adminRoutes(r *gin.Engine, separate bool) {
 	s.get(r, "/healthz", s.healthz)
-	s.get(r, "/readyz", s.readyz)
+	s.get(r, "/readyz", func(c *gin.Context) error { return s.readyz(c, separate || s.fromHere(c.Request)) })
 	if s.opts.Metrics != nil {
-		r.GET("/metrics", gin.WrapH(s.opts.Metrics))
+		s.get(r, "/metrics", func(c *gin.Context) error {
+			// They name mirrors, private ones too.
+			if !separate && !s.fromHere(c.Request) {
+				return &refusal{code: http.StatusForbidden, text: "metrics are shown on this host only: ask there, or set admin_listen"}
+			}
+			s.opts.Metrics.ServeHTTP(c.Writer, c.Request)
+			return nil
+		})
 	}
 	r.POST("/-/reload", s.wrap(func(c *gin.Context) error {
 		if !separate && !s.fromHere(c.Request) {

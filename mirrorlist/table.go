@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -364,7 +365,7 @@ func (g *geometry) addClouds(in *inputs) {
 				if r.cloud != m.CloudType {
 					continue
 				}
-				if slices.Contains(m.CloudRegions, r.name) {
+				if slices.ContainsFunc(m.CloudRegions, func(name string) bool { return strings.EqualFold(name, r.name) }) {
 					t, ok = tierRegion, true
 				} else if m.AllRegions {
 					ok = true

@@ -109,10 +109,10 @@ func serve(ctx context.Context, env daemon.Env, args []string) error {
 	reg.MustRegister(s.Collector())
 
 	ctx, cancel := context.WithCancel(ctx)
-	hangups := make(chan struct{})
+	hangup, hangups := daemon.Hangup(ctx), make(chan struct{})
 	go func() {
 		defer close(hangups)
-		for range daemon.Hangup(ctx) {
+		for range hangup {
 			if err := s.Reload(ctx, true); err != nil && ctx.Err() == nil {
 				log.Warn("reloaded, except", "err", err)
 			}
@@ -120,7 +120,7 @@ func serve(ctx context.Context, env daemon.Env, args []string) error {
 	}()
 	err = s.Run(ctx, func(main, admin string) {
 		log.Info("serving", "addr", main, "admin", admin, "mirrors", s.Status().Mirrors)
-		if err := daemon.Notify(env, "READY=1"); err != nil {
+		if err := daemon.Notify(env, daemon.Ready); err != nil {
 			log.Warn("service manager was not told", "err", err)
 		}
 	})
