@@ -93,7 +93,7 @@ type scratch struct {
 	whole  []uint16      // mirrors in order of rank
 	ends   [ranks]uint16 // where each rank ends in whole
 
-	body              []byte
+	body []byte
 }
 
 type rankedSeat struct {

@@ -19,12 +19,12 @@ import (
 // they were put here.
 type inputs struct {
 	network *schema.Network
-	mirrors []*schema.Mirror           // by name, each name once
-	subnets map[string][]netip.Prefix  // fetched lists, by the name of the mirror
-	clouds  map[string][]cloudRange    // by provider
-	hosts   map[string]hostAddrs       // by host name
-	db      *geo.DB                    // nil: nobody has a place
-	snap    *state.Snapshot            // nil: every health is Unknown
+	mirrors []*schema.Mirror          // by name, each name once
+	subnets map[string][]netip.Prefix // fetched lists, by the name of the mirror
+	clouds  map[string][]cloudRange   // by provider
+	hosts   map[string]hostAddrs      // by host name
+	db      *geo.DB                   // nil: nobody has a place
+	snap    *state.Snapshot           // nil: every health is Unknown
 	secret  uint64
 	served  map[state.Key]*atomic.Uint64 // lists per key; outlives the table
 
@@ -71,9 +71,9 @@ type geometry struct {
 	anycast  set
 	none     set
 
-	trees     []tree           // 0 is the main one
-	schemes   [][schemeN]set   // by tree
-	countries map[[2]byte]set  // by the mirror's country
+	trees     []tree          // 0 is the main one
+	schemes   [][schemeN]set  // by tree
+	countries map[[2]byte]set // by the mirror's country
 	releases  map[string]*release
 	slots     []slot
 
