@@ -77,7 +77,7 @@ func quirks() []quirk {
 		{
 			name: "Latin-1 is read as such",
 			text: plainMirror + "geolocation:\n  city: K\xf6ln\n",
-			said: []string{"W :5: a letter here is not UTF-8; it is read as Latin-1; save the file as UTF-8"},
+			said: []string{"W :5: a letter here is not UTF-8 and is read as Latin-1; save the file as UTF-8"},
 			of:   func(m *Mirror) any { return m.Location.City }, want: "Köln",
 		},
 		{
@@ -101,7 +101,7 @@ func quirks() []quirk {
 		{
 			name: "of two documents the first counts",
 			text: plainMirror + "---\nname: other.example.org\n",
-			said: []string{"E :5: a second document begins here; it is left out; put it into a file of its own"},
+			said: []string{"E :5: a second document begins here and is left out; put it into a file of its own"},
 			of:   name, want: "mirror.example.org",
 		},
 		{

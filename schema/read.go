@@ -78,7 +78,11 @@ func (r *reader) warnf(n *yaml.Node, path, remedy, text string, args ...any) {
 func (r *reader) document(data []byte) *yaml.Node {
 	root, faults := strictyaml.Parse(data)
 	for _, f := range faults {
-		r.add(!f.Repaired, f.Line, "", f.Text, f.Remedy)
+		text := f.Text
+		if f.Effect != "" {
+			text += " and is " + f.Effect
+		}
+		r.add(!f.Repaired, f.Line, "", text, f.Remedy)
 	}
 	return root
 }

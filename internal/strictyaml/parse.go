@@ -25,6 +25,10 @@ type Fault struct {
 	Line         int // 1 is the first; 0 when the fault has no place
 	Text, Remedy string
 
+	// Effect is what Parse made of it, to be read behind "and is": "read as
+	// Latin-1". Unmarshal, which refuses, leaves it out.
+	Effect string
+
 	// Repaired: the document was read regardless and nothing is lost.
 	Repaired bool
 }
@@ -40,7 +44,7 @@ func isEmpty(faults []Fault) bool { return len(faults) == 1 && faults[0] == empt
 // are not UTF-8 are read as Latin-1) and what was left out (further documents).
 func Parse(data []byte) (root *yaml.Node, faults []Fault) {
 	if len(data) > MaxSize {
-		return nil, []Fault{{Text: "the file is " + ErrTooLarge.Error(), Remedy: "keep lists of subnets elsewhere and write their URL"}}
+		return nil, []Fault{{Text: "the file is " + ErrTooLarge.Error(), Remedy: "make it smaller"}}
 	}
 	if bytes.HasPrefix(data, []byte{0xfe, 0xff}) || bytes.HasPrefix(data, []byte{0xff, 0xfe}) {
 		return nil, []Fault{{Line: 1, Text: "the file is UTF-16", Remedy: "save it as UTF-8"}}
@@ -49,7 +53,7 @@ func Parse(data []byte) (root *yaml.Node, faults []Fault) {
 	if !utf8.Valid(data) {
 		var line int
 		data, line = fromLatin1(data)
-		faults = append(faults, Fault{Line: line, Text: "a letter here is not UTF-8; it is read as Latin-1", Remedy: "save the file as UTF-8", Repaired: true})
+		faults = append(faults, Fault{Line: line, Text: "a letter here is not UTF-8", Effect: "read as Latin-1", Remedy: "save the file as UTF-8", Repaired: true})
 	}
 
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -84,7 +88,7 @@ func Parse(data []byte) (root *yaml.Node, faults []Fault) {
 	case next.Content[0].ShortTag() == "!!null":
 		faults = append(faults, Fault{Line: next.Content[0].Line, Text: "a second, empty document begins here", Remedy: "remove the line ---", Repaired: true})
 	default:
-		faults = append(faults, Fault{Line: next.Content[0].Line, Text: "a second document begins here; it is left out", Remedy: "put it into a file of its own"})
+		faults = append(faults, Fault{Line: next.Content[0].Line, Text: "a second document begins here", Effect: "left out", Remedy: "put it into a file of its own"})
 	}
 	return root, faults
 }

@@ -63,12 +63,12 @@ func TestUnmarshalRefuses(t *testing.T) {
 		{"one value where a group belongs", "geo: a.mmdb\n", `s.yml:1: "a.mmdb" is not a group of keys; write one key a line, indented below this one`},
 		{"a word where yes or no belongs", "allow_private_addresses: maybe\n", `s.yml:1: "maybe" is not a yes or no; write true or false`},
 		{"a repeated key", "limit: 1\nlimit: 2\n", `s.yml:2: the key "limit" is repeated; it stands in line 1 already; remove one of the two`},
-		{"a second document", "limit: 1\n---\nlimit: 2\n", "s.yml:3: a second document begins here; it is left out; put it into a file of its own"},
+		{"a second document", "limit: 1\n---\nlimit: 2\n", "s.yml:3: a second document begins here; put it into a file of its own"},
 		{"a list", "- a\n", "s.yml:1: the file is not a list of keys; write \"key: value\" lines"},
 		{"a tab", "geo:\n\tasn: x\n", "s.yml:2: a tab indents this line; write spaces"},
 		{"no YAML", "a: [\n", "s.yml:1: did not find expected node content; check the indentation and the quotes of this line and the one before"},
-		{"Latin-1", "listen: \xe4\n", "s.yml:1: a letter here is not UTF-8; it is read as Latin-1; save the file as UTF-8"},
-		{"too much", strings.Repeat("#", MaxSize+1), "s.yml: the file is larger than 1024 KiB; keep lists of subnets elsewhere and write their URL"},
+		{"Latin-1", "listen: \xe4\n", "s.yml:1: a letter here is not UTF-8; save the file as UTF-8"},
+		{"too much", strings.Repeat("#", MaxSize+1), "s.yml: the file is larger than 1024 KiB; make it smaller"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
