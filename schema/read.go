@@ -32,6 +32,8 @@ type place struct {
 	line int
 }
 
+// lineOf returns where path stands, or where the key around it does; 0 when
+// neither is there.
 func lineOf(lines []place, path string) int {
 	for {
 		for _, p := range lines {
