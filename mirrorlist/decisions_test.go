@@ -797,22 +797,18 @@ const (
 
 var httpDifferences = map[string]httpDifference{
 	"plain-errors": func(_ *Server, r recordedRequest, a reply) error {
-		if r.ct != ctHTML || r.status < 300 && r.method != "OPTIONS" || r.status == 308 && a.status != 308 {
+		if r.ct != ctHTML || a.status != r.status || r.status == http.StatusOK && r.method != "OPTIONS" {
 			return notThis
 		}
-		if a.status != r.status {
-			return notThis
-		}
-		if a.ct != ctPlain && a.status != 308 && r.method != "OPTIONS" {
+		if redirect := a.status == http.StatusPermanentRedirect; a.ct != ctPlain && !redirect && r.method != "OPTIONS" {
 			return fmt.Errorf("content type %q", a.ct)
 		}
 		return nil
 	},
 	"bad-parameter": func(_ *Server, r recordedRequest, a reply) error {
-		if len(r.first) == 0 || !strings.HasPrefix(r.first[0], "Invalid input") && r.name != "country-nonascii" || r.name == "proto-upper" {
-			if r.name != "country-nonascii" {
-				return notThis
-			}
+		sentence := len(r.first) > 0 && strings.HasPrefix(r.first[0], "Invalid input")
+		if !sentence && r.name != "country-nonascii" || r.name == "proto-upper" {
+			return notThis
 		}
 		return want(a, 400, ctPlain)
 	},
