@@ -240,7 +240,8 @@ func (s section) asn(key string) (all []uint32) {
 			read = append(read, strconv.FormatUint(v, 10))
 		}
 		if !plain && len(read) > 0 {
-			s.r.warnf(n, path, "write "+strings.Join(read, " and "), "%s is read as %s", quote(n), strings.Join(read, " and "))
+			numbers := strictyaml.Clip(strings.Join(read, " and "))
+			s.r.warnf(n, path, "write "+numbers, "%s is read as %s", quote(n), numbers)
 		}
 	}
 	return all

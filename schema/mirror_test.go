@@ -307,6 +307,18 @@ func quirks() []quirk {
 			of:   address, want: "{ https://mirror.example.org/almalinux/  }",
 		},
 		{
+			name: "a scheme with one slash is no host",
+			text: plainMirror + "  http: http:/mirror.example.org/\n",
+			said: []string{`E :4: address.http: "http:/mirror.example.org/": "http:" is not a host name; write http://HOST/PATH/`},
+			of:   address, want: "{ https://mirror.example.org/almalinux/  }",
+		},
+		{
+			name: "a URL has an end",
+			text: plainMirror + "  http: http://mirror.example.org/" + strings.Repeat("a/", 300) + "\n",
+			said: []string{`E :4: address.http: "http://mirror.example.org/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/…": the URL is longer than 500 letters; write a shorter one`},
+			of:   address, want: "{ https://mirror.example.org/almalinux/  }",
+		},
+		{
 			name: "a URL instead of a group of keys is taken by its scheme",
 			text: "name: mirror.example.org\naddress: http://mirror.example.org/almalinux\n",
 			said: []string{`W :2: address: a URL where a group of keys belongs; write http: http://mirror.example.org/almalinux/ below it`},

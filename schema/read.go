@@ -329,6 +329,9 @@ func FormatDuration(d time.Duration) string {
 	return d.String()
 }
 
+// maxURL keeps lists of ten URLs, and messages about them, short.
+const maxURL = 500
+
 // A link is a base URL that was read, or why it was not.
 type link struct {
 	scheme, url string
@@ -365,7 +368,7 @@ func readURL(v, key string) link {
 	switch {
 	case u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "rsync" && u.Scheme != "ftp":
 		l.fault, l.remedy = fmt.Sprintf("%q is not a scheme of a mirror", strictyaml.Clip(u.Scheme)), "write an http, https, rsync or ftp URL"
-	case u.Opaque != "" || !validHost(u.Hostname()):
+	case u.Opaque != "" || !validHost(u.Hostname()) || strings.HasSuffix(u.Host, ":"):
 		l.fault, l.remedy = fmt.Sprintf("%q is not a host name", strictyaml.Clip(u.Host)), "write "+u.Scheme+"://HOST/PATH/"
 	case u.User != nil:
 		l.fault, l.remedy = "the URL holds a user name, which everybody would see", "write it without"
@@ -381,6 +384,11 @@ func readURL(v, key string) link {
 	l.url = u.String()
 	if !strings.HasSuffix(l.url, "/") {
 		l.url += "/"
+	}
+	// Escaping may have made it longer than it was written.
+	if len(l.url) > maxURL {
+		l.fault, l.remedy = fmt.Sprintf("the URL is longer than %d letters", maxURL), "write a shorter one"
+		return l
 	}
 	if l.note != "" {
 		l.remedy = "write " + l.url
@@ -428,10 +436,12 @@ func webURL(v string) (string, string) {
 		return "", "it cannot be parsed"
 	case u.Scheme != "http" && u.Scheme != "https":
 		return "", "it is neither http nor https"
-	case u.Host == "" || u.Opaque != "":
-		return "", "it has no host"
+	case u.Opaque != "" || !validHost(u.Hostname()):
+		return "", "it has no host name, or none in its xn-- form"
 	case u.User != nil:
 		return "", "it holds a user name"
+	case len(u.String()) > maxURL: // escaping may have made it longer
+		return "", fmt.Sprintf("it is longer than %d letters", maxURL)
 	}
 	return u.String(), ""
 }
