@@ -55,6 +55,14 @@ func NewKey(ctx context.Context, public string) (_ *Key, err error) {
 
 // startAgent returns when gpg would find the agent.
 func (k *Key) startAgent(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	// Where there is a /run/user/UID, gpg keeps its sockets there. Of two programs
+	// that create the directory at once the loser keeps its own at home, and they
+	// never meet. Without /run/user/UID this does nothing but complain.
+	if err := k.run(ctx, "gpgconf", "--homedir", k.home, "--create-socketdir"); err != nil && ctx.Err() != nil {
+		return err
+	}
 	cmd, err := command(context.Background(), k.home, "gpg-agent", "--homedir", k.home, "--quiet", "--daemon", "cat")
 	if err != nil {
 		return err
@@ -126,12 +134,17 @@ func (k *Key) Close() error {
 	return errors.Join(append(errs, os.RemoveAll(k.home))...)
 }
 
-// stopAgent ends the agent for the keyring in home, if there is one.
+// stopAgent ends the agent for the keyring in home, if there is one, and removes
+// the directory for its sockets, which gpg makes outside home and leaves.
 func stopAgent(ctx context.Context, home string) error {
-	cmd, err := command(ctx, home, "gpgconf", "--homedir", home, "--kill", "all")
-	if err != nil {
-		return err
+	for _, args := range [][]string{{"--kill", "all"}, {"--remove-socketdir"}} {
+		cmd, err := command(ctx, home, "gpgconf", append([]string{"--homedir", home}, args...)...)
+		if err != nil {
+			return err
+		}
+		if _, err := output(cmd); err != nil {
+			return err
+		}
 	}
-	_, err = output(cmd)
-	return err
+	return nil
 }

@@ -138,6 +138,7 @@ func TestEveryRepositoryOfTheSampleIsSignedTwice(t *testing.T) {
 			}
 		}
 		home := t.TempDir()
+		t.Cleanup(func() { stopAgent(context.Background(), home) })
 		run("gpg", "--homedir", home, "--no-autostart", "--batch", "--quiet", "--import", s.key.Public)
 		run("gpg", "--homedir", home, "--no-autostart", "--batch", "--verify",
 			filepath.Join(dir, "repodata", "repomd.xml.asc"), filepath.Join(dir, "repodata", "repomd.xml"))
