@@ -1,13 +1,12 @@
 package mirrorlist
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,42 +18,34 @@ import (
 type listing uint64
 
 // list takes the listing of files, and of all that lies directly in directories.
-// What is missing is part of it.
-func list(paths []string) (listing, error) {
+// What is missing, or cannot be looked at, is part of it.
+func list(paths []string) listing {
 	h := xxh3.New()
-	add := func(path string, fi fs.FileInfo, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			fmt.Fprintf(h, "%s\x00missing\x00", path)
-		case err != nil:
-			return err
-		default:
-			fmt.Fprintf(h, "%s\x00%d\x00%d\x00%d\x00", path, fi.Size(), fi.ModTime().UnixNano(), inodeOf(fi))
+	add := func(path string, fi fs.FileInfo, err error) {
+		if err != nil {
+			fmt.Fprintf(h, "%s\x00%v\x00", path, err)
+			return
 		}
-		return nil
+		fmt.Fprintf(h, "%s\x00%v\x00%d\x00%d\x00%d\x00", path, fi.Mode(), fi.Size(), fi.ModTime().UnixNano(), inodeOf(fi))
 	}
 	for _, path := range paths {
 		fi, err := os.Stat(path)
-		if err == nil && fi.IsDir() {
-			entries, err := os.ReadDir(path)
-			if err != nil {
-				return 0, err
-			}
-			for _, e := range entries {
-				// Stat, not the entry: what a link points to is what counts.
-				name := filepath.Join(path, e.Name())
-				fi, err := os.Stat(name)
-				if err := add(name, fi, err); err != nil {
-					return 0, err
-				}
-			}
+		add(path, fi, err)
+		if err != nil || !fi.IsDir() {
 			continue
 		}
-		if err := add(path, fi, err); err != nil {
-			return 0, err
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			add(path, nil, err)
+		}
+		for _, e := range entries {
+			// Stat, not the entry: what a link points to is what counts.
+			name := filepath.Join(path, e.Name())
+			fi, err := os.Stat(name)
+			add(name, fi, err)
 		}
 	}
-	return listing(h.Sum64()), nil
+	return listing(h.Sum64())
 }
 
 // inodeOf tells a file from another one that was moved into its place.
@@ -68,46 +59,45 @@ func inodeOf(fi fs.FileInfo) uint64 {
 // How files are waited for to come to rest.
 const (
 	settleEvery = 150 * time.Millisecond
-	settleTries = 200 // half a minute
+	settleTries = 200 // half a minute, after which it is said that one waits
+	startTries  = 60  // a start waits for nine seconds and then takes what there is
 )
 
-// settled waits until nobody is writing: two listings in a row are equal, and
-// git holds no lock in a work tree around the files.
-func settled(ctx context.Context, paths []string) (listing, error) {
-	tick := time.NewTicker(settleEvery)
-	defer tick.Stop()
-	var before listing
-	for try := range settleTries {
-		lock := gitLock(paths)
-		now, err := list(paths)
-		if err != nil {
-			return 0, err
-		}
-		if try > 0 && lock == "" && now == before {
-			return now, nil
-		}
-		before = now
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-tick.C:
-		}
+// unrest says what keeps files from being read after so many looks at them.
+func unrest(lock string, looks int) error {
+	waited := (time.Duration(looks) * settleEvery).Round(time.Second)
+	if lock != "" {
+		return fmt.Errorf("%s is there for longer than %s: finish what git does, or delete it", lock, waited)
 	}
-	if lock := gitLock(paths); lock != "" {
-		return 0, fmt.Errorf("%s is there for longer than %s: finish what git does, or delete it", lock, settleEvery*settleTries)
-	}
-	return 0, fmt.Errorf("files keep changing for longer than %s", settleEvery*settleTries)
+	return fmt.Errorf("files keep changing for longer than %s: nothing is read until they rest", waited)
 }
 
 // gitLock returns the lock that git holds on a work tree around one of paths, or
-// "".
+// "". Git holds it from before the first file that it writes until after the
+// last.
 func gitLock(paths []string) string {
 	seen := map[string]bool{}
-	for _, path := range paths {
+	look := func(path string) string {
 		for dir := path; !seen[dir]; dir = filepath.Dir(dir) {
 			seen[dir] = true
-			lock := filepath.Join(dir, ".git", "index.lock")
+			lock := filepath.Join(gitDir(filepath.Join(dir, ".git")), "index.lock")
 			if _, err := os.Lstat(lock); err == nil {
+				return lock
+			}
+		}
+		return ""
+	}
+	for _, path := range paths {
+		path, err := filepath.Abs(path)
+		if err != nil {
+			continue
+		}
+		if lock := look(path); lock != "" {
+			return lock
+		}
+		// The work tree may be where a link leads to.
+		if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
+			if lock := look(real); lock != "" {
 				return lock
 			}
 		}
@@ -115,16 +105,38 @@ func gitLock(paths []string) string {
 	return ""
 }
 
-// dirsOf returns the directories to watch for changes of paths.
+// gitDir returns the directory that git keeps its own files in. A linked work
+// tree and a submodule have it elsewhere, and a file that says where.
+func gitDir(path string) string {
+	fi, err := os.Stat(path)
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() > 4096 {
+		return path
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return path
+	}
+	dir, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "gitdir: ")
+	if !ok {
+		return path
+	}
+	return rooted(filepath.Dir(path), dir)
+}
+
+// dirsOf returns the directories to watch for changes of paths. A directory is
+// watched from outside as well: it may be replaced as a whole, or be a link that
+// will lead elsewhere.
 func dirsOf(paths []string) []string {
 	var dirs []string
 	for _, path := range paths {
-		dir := filepath.Dir(path)
+		of := []string{filepath.Dir(path)}
 		if fi, err := os.Stat(path); err == nil && fi.IsDir() {
-			dir = path
+			of = append(of, path)
 		}
-		if !slices.Contains(dirs, dir) {
-			dirs = append(dirs, dir)
+		for _, dir := range of {
+			if !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
 		}
 	}
 	return dirs

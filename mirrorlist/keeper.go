@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +42,20 @@ type keeper struct {
 	problems map[string][]string       // what is wrong now, by subject
 	seen     listing                   // what the inputs were read from
 	loaded   time.Time
+	restart  []string // settings whose new values need a restart, in the log already
+
+	// mirrorsDir is what the network file names, even if nothing can be read there
+	// yet. cache is Config.CacheDir, or "" if nothing can be kept there.
+	mirrorsDir string
+	cache      string
+
+	// What is known of files that are not at rest: how often they were looked at,
+	// the listing of the last time, and who waits for them.
+	looks  int
+	before listing
+	asked  []reloadRequest
+	idle   chan []reloadRequest // those whose feeds were fetched
+	wg     sync.WaitGroup       // who fetches them
 
 	geo      map[string]geoFile // databases in use, by path
 	feeds    *keptFeeds
@@ -63,8 +78,13 @@ type drawsFor struct {
 }
 
 type geoFile struct {
-	db   *geo.DB
+	db   *geo.DB // nil as long as none was good
 	from listing
+
+	// The state of the file that was refused last, and why: it is not compiled
+	// twice to find out the same.
+	refused listing
+	err     error
 }
 
 // reloadRequest asks the keeper to read everything again.
@@ -81,18 +101,16 @@ func newKeeper(s *Server) *keeper {
 	k := &keeper{
 		s: s, cfg: s.opts.Config, log: s.log,
 		good: map[string]*schema.Mirror{}, problems: map[string][]string{},
-		geo: map[string]geoFile{}, changed: make(chan struct{}, 1),
+		geo: map[string]geoFile{}, changed: make(chan struct{}, 1), idle: make(chan []reloadRequest),
 	}
-	k.feeds = newKeptFeeds(&k.cfg, k.log, k.changed)
 	k.in.served = map[state.Key]*atomic.Uint64{}
 	return k
 }
 
 // start reads everything for the first time.
 func (k *keeper) start(ctx context.Context) error {
-	if err := os.MkdirAll(k.cfg.CacheDir, 0o700); err != nil {
-		k.problem("cache_dir", err)
-	}
+	k.openCache()
+	k.feeds = newKeptFeeds(&k.cfg, k.cache, k.log, k.changed)
 	k.source = k.s.opts.Source
 	if k.source == nil {
 		if dir, ok := strings.CutPrefix(k.cfg.State, "dir:"); ok {
@@ -103,23 +121,65 @@ func (k *keeper) start(ctx context.Context) error {
 		k.log.Warn("this release keeps no statistics yet", "stats", k.cfg.Stats)
 	}
 	k.configure()
-	if err := k.readSecret(); err != nil {
+	if err := errors.Join(k.readSecret(), k.readCertificate()); err != nil {
 		return err
 	}
-	seen, err := list(k.paths())
+	found, err := k.firstFiles(ctx)
 	if err != nil {
-		return fmt.Errorf("mirrorlist: %w", err)
-	}
-	if err := k.readNetwork(true); err != nil {
 		return err
 	}
-	k.readGeo(ctx)
+	if err := k.take(found, true); err != nil {
+		return err
+	}
+	k.readGeo(ctx, false)
 	k.followFeeds(ctx)
-	k.seen = seen
 	k.readHosts()
 	k.readState(ctx)
 	k.build(false)
 	return nil
+}
+
+// firstFiles reads network and mirrors for the first time, and waits a little for
+// who is writing them.
+func (k *keeper) firstFiles(ctx context.Context) (*files, error) {
+	tick := time.NewTicker(settleEvery)
+	defer tick.Stop()
+	for try := 0; ; try++ {
+		before, lock := list(k.paths()), gitLock(k.paths())
+		found, err := k.readFiles()
+		if k.seen = list(k.paths()); lock == "" && (err != nil || k.seen == before) {
+			return found, err
+		}
+		if try == 0 {
+			continue // the network file has named the directory only now
+		}
+		if try >= startTries {
+			k.problem("files", unrest(lock, try))
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// openCache makes the cache directory. Without one the server works, and does
+// again at each start what it could have kept.
+func (k *keeper) openCache() {
+	err := os.MkdirAll(k.cfg.CacheDir, 0o700)
+	if err == nil {
+		var f *os.File
+		if f, err = os.CreateTemp(k.cfg.CacheDir, ".try-*"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	}
+	if err != nil {
+		k.problem("cache_dir", fmt.Errorf("nothing is kept for the next start: %w", err))
+		return
+	}
+	k.cache = k.cfg.CacheDir
 }
 
 // configure takes over what settings may change without a restart.
@@ -127,7 +187,7 @@ func (k *keeper) configure() {
 	k.in.fallback = k.cfg.FallbackMirrors
 	k.in.maxAge = k.cfg.StateMaxAge
 	if k.resolver == nil {
-		k.resolver = newResolver(k.s.opts.Resolver, k.cfg.CacheDir, k.cfg.AllowPrivateAddresses)
+		k.resolver = newResolver(k.s.opts.Resolver, k.cache, k.cfg.AllowPrivateAddresses)
 	}
 }
 
@@ -149,26 +209,27 @@ func (k *keeper) problem(subject string, errs ...error) {
 	}
 	k.problems[subject] = texts
 	for _, t := range texts {
-		k.log.Warn("keeping the last good input", "input", subject, "err", t)
+		k.log.Warn("input is not as it should be", "input", subject, "err", t)
 	}
 }
 
 // paths are the files whose change means a reload.
 func (k *keeper) paths() []string {
-	paths := []string{k.cfg.Network}
-	if k.in.network != nil {
-		paths = append(paths, k.in.network.MirrorsDir)
-	}
-	for _, p := range []string{k.cfg.SecretFile, k.cfg.Geo.Location, k.cfg.Geo.ASN} {
+	var paths []string
+	for _, p := range []string{
+		k.s.opts.ConfigFile, k.cfg.Network, k.mirrorsDir, k.cfg.SecretFile,
+		k.cfg.TLS.Cert, k.cfg.TLS.Key, k.cfg.Geo.Location, k.cfg.Geo.ASN,
+	} {
 		if p != "" && p != demoGeo {
 			paths = append(paths, p)
 		}
 	}
 	for _, source := range k.cfg.CloudRanges {
-		if !strings.Contains(source, "://") {
+		if !isURL(source) {
 			paths = append(paths, source)
 		}
 	}
+	slices.Sort(paths) // a map has no order, and a listing does
 	return paths
 }
 
@@ -176,7 +237,7 @@ func (k *keeper) paths() []string {
 // derived from what all nodes of a network have in common.
 func (k *keeper) readSecret() error {
 	if k.cfg.SecretFile == "" {
-		return nil // see readNetwork
+		return nil // see take
 	}
 	data, err := os.ReadFile(k.cfg.SecretFile)
 	if err != nil {
@@ -195,39 +256,56 @@ func secretOf(data []byte) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// readNetwork reads the network file and the mirrors. A bad network file keeps
-// the old one; a bad mirror file keeps the last good form of that mirror.
-func (k *keeper) readNetwork(force bool) error {
+// files are the network and mirror files as they were read, before anybody has
+// decided to use them.
+type files struct {
+	network    *schema.Network
+	networkErr []error                   // when it is the old one: why
+	mirrors    map[string]*schema.Mirror // by file
+	faults     []error                   // of mirror files
+}
+
+// readFiles reads the network file and the mirrors. A bad network file keeps the
+// old one; a bad mirror file keeps the last good form of that mirror. With an
+// error, which says that the mirrors could not be read at all, there may be files
+// nevertheless: they tell of the network. It changes nothing but which directory
+// is watched.
+func (k *keeper) readFiles() (*files, error) {
+	f := new(files)
 	network, problems, err := schema.LoadNetwork(k.cfg.Network)
-	if err != nil {
-		if k.in.network == nil {
-			return err
-		}
-		k.problem("network", err)
-		network = k.in.network
-	} else {
-		k.problem("network", errorsOf(problems)...)
+	switch {
+	case err == nil:
+		f.network, f.networkErr = network, errorsOf(problems)
+	case k.in.network == nil:
+		return nil, err
+	default:
+		f.network, f.networkErr = k.in.network, []error{err}
 	}
-	files, problems, err := schema.LoadMirrors(network.MirrorsDir)
+	k.mirrorsDir = f.network.MirrorsDir
+	list, problems, err := schema.LoadMirrors(f.network.MirrorsDir)
 	if err != nil {
-		if k.in.network == nil {
-			return err
-		}
-		k.problem("mirrors", err)
-		return err
+		return f, err
 	}
-	faults := errorsOf(problems)
-	good := make(map[string]*schema.Mirror, len(files))
-	for _, m := range files {
-		good[m.File] = m
+	f.faults = errorsOf(problems)
+	f.mirrors = make(map[string]*schema.Mirror, len(list))
+	for _, m := range list {
+		f.mirrors[m.File] = m
 	}
 	for file, m := range k.good {
-		if good[file] == nil {
-			if _, err := os.Stat(filepath.Join(network.MirrorsDir, file)); err == nil {
-				good[file] = m // bad now
+		if f.mirrors[file] == nil {
+			if _, err := os.Stat(filepath.Join(f.network.MirrorsDir, file)); err == nil {
+				f.mirrors[file] = m // bad now
 			}
 		}
 	}
+	return f, nil
+}
+
+// take puts files in use. It refuses them if too many mirrors are gone, unless it
+// is forced.
+func (k *keeper) take(f *files, force bool) error {
+	network, good, faults := f.network, f.mirrors, f.faults
+	k.problem("network", f.networkErr...)
 	// By file, so that of two mirrors with one name the same one always wins.
 	var mirrors []*schema.Mirror
 	names := map[string]string{}
@@ -237,14 +315,20 @@ func (k *keeper) readNetwork(force bool) error {
 			faults = append(faults, fmt.Errorf("%s: the name %q is that of %s; give each mirror a name of its own", file, m.Name, other))
 			continue
 		}
+		if !network.Offers(m) {
+			faults = append(faults, fmt.Errorf("%s: address: none of the protocols that the network requires; add one of %s", file, strings.Join(network.RequiredProtocols, ", ")))
+			continue
+		}
 		names[m.Name] = file
 		mirrors = append(mirrors, m)
 	}
+	if len(mirrors) > maxMirrors {
+		err := fmt.Errorf("mirrorlist: %d mirrors are more than %d", len(mirrors), maxMirrors)
+		k.problem("mirrors", append(faults, err)...)
+		return err
+	}
 	k.problem("mirrors", faults...)
 	slices.SortFunc(mirrors, func(a, b *schema.Mirror) int { return strings.Compare(a.Name, b.Name) })
-	if len(mirrors) > maxMirrors {
-		return fmt.Errorf("mirrorlist: %d mirrors are more than %d", len(mirrors), maxMirrors)
-	}
 	gone := 0
 	for _, m := range k.in.mirrors {
 		if names[m.Name] == "" {
@@ -290,10 +374,10 @@ func errorsOf(ps []schema.Problem) []error {
 }
 
 // readGeo opens the databases, and compiles those that are new. One that is bad
-// keeps its old form.
-func (k *keeper) readGeo(ctx context.Context) {
-	location, errLocation := k.database(ctx, k.cfg.Geo.Location)
-	asn, errASN := k.database(ctx, k.cfg.Geo.ASN)
+// keeps its old form; again tries one that was refused before.
+func (k *keeper) readGeo(ctx context.Context, again bool) {
+	location, errLocation := k.database(ctx, k.cfg.Geo.Location, again)
+	asn, errASN := k.database(ctx, k.cfg.Geo.ASN, again && k.cfg.Geo.ASN != k.cfg.Geo.Location)
 	if errLocation == nil && location != nil && !location.HasLocation() {
 		errLocation = fmt.Errorf("geo.location: %s is a %s and knows no places; write one such as GeoLite2-City or IPinfo location", k.cfg.Geo.Location, location.Type())
 	}
@@ -315,7 +399,7 @@ func (k *keeper) readGeo(ctx context.Context) {
 
 // database returns the compiled form of a database, or its last good form and
 // what is wrong now.
-func (k *keeper) database(ctx context.Context, path string) (*geo.DB, error) {
+func (k *keeper) database(ctx context.Context, path string, again bool) (*geo.DB, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -330,48 +414,101 @@ func (k *keeper) database(ctx context.Context, path string) (*geo.DB, error) {
 	if _, err := os.Stat(path); err != nil {
 		return have.db, fmt.Errorf("geo: %w", err)
 	}
-	from, err := list([]string{path})
-	if err != nil {
-		return have.db, fmt.Errorf("geo: %w", err)
-	}
-	if have.db != nil && have.from == from {
+	from := list([]string{path})
+	switch {
+	case have.db != nil && have.from == from:
 		return have.db, nil
+	case have.err != nil && have.refused == from && !again:
+		return have.db, have.err
 	}
-	// The name tells the file and its state: a snapshot of another state of the
-	// database is another file, and a bad database has none.
-	prefix := fmt.Sprintf("geo-%016x-", xxh3.HashString(path))
-	snapshot := filepath.Join(k.cfg.CacheDir, fmt.Sprintf("%s%016x", prefix, uint64(from)))
-	db, err := geo.Open(snapshot)
+	db, err := k.compiled(ctx, path, from)
 	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			k.log.Warn("compiling the database again", "path", path, "err", err)
-		}
-		compile := k.s.opts.Compile
-		if compile == nil {
-			compile = func(_ context.Context, mmdb, out string) error { return geo.Compile(mmdb, out) }
-		}
-		if err := compile(ctx, path, snapshot); err != nil {
-			return have.db, err
-		}
-		if db, err = geo.Open(snapshot); err != nil {
-			return have.db, err
-		}
-		k.log.Info("compiled a database", "path", path, "type", db.Type(), "built", db.Built())
+		have.refused, have.err = from, err
+		k.geo[path] = have
+		return have.db, err
 	}
 	// The mapping is released when no table uses the database any more, and no
 	// request uses that table: only the collector knows when that is.
 	runtime.SetFinalizer(db, func(db *geo.DB) { _ = db.Close() })
-	k.geo[path] = geoFile{db, from}
-	k.sweep(prefix, filepath.Base(snapshot))
+	k.geo[path] = geoFile{db: db, from: from}
 	return db, nil
 }
 
+// compiled opens the snapshot of a database in one state of its file. It is made
+// when there is none, or none that can be used.
+func (k *keeper) compiled(ctx context.Context, path string, from listing) (*geo.DB, error) {
+	dir := k.cache
+	if dir == "" {
+		// Mapped, the snapshot needs no name.
+		tmp, err := os.MkdirTemp("", "meridian-geo-")
+		if err != nil {
+			return nil, fmt.Errorf("geo: %w", err)
+		}
+		defer os.RemoveAll(tmp)
+		dir = tmp
+	}
+	// The name tells the file and its state: a snapshot of another state of the
+	// database is another file, and a bad database has none.
+	prefix := fmt.Sprintf("geo-%016x-", xxh3.HashString(path))
+	snapshot := filepath.Join(dir, fmt.Sprintf("%s%016x", prefix, uint64(from)))
+	if db, err := geo.Open(snapshot); err == nil {
+		return db, nil
+	}
+	// Two servers on one cache directory compile in turn: the second finds what
+	// the first has made, and neither removes it while the other looks for it.
+	lock := k.lockGeo(ctx, dir)
+	if lock != nil {
+		defer lock.Unlock()
+	}
+	db, err := geo.Open(snapshot)
+	if err == nil {
+		return db, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		k.log.Warn("compiling the database again", "path", path, "err", err)
+	}
+	compile := k.s.opts.Compile
+	if compile == nil {
+		compile = func(_ context.Context, mmdb, out string) error { return geo.Compile(mmdb, out) }
+	}
+	if err := compile(ctx, path, snapshot); err != nil {
+		return nil, err
+	}
+	if db, err = geo.Open(snapshot); err != nil {
+		return nil, err
+	}
+	k.log.Info("compiled a database", "path", path, "type", db.Type(), "built", db.Built())
+	sweep(dir, prefix, filepath.Base(snapshot))
+	return db, nil
+}
+
+// lockGeo waits until nobody else compiles into a directory. After a minute it
+// returns nil: snapshots are replaced whole, so that twice the work is all that
+// can come of it.
+func (k *keeper) lockGeo(ctx context.Context, dir string) *durable.Lock {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		lock, err := durable.TryLock(filepath.Join(dir, "geo.lock"))
+		if err == nil {
+			return lock
+		}
+		if !errors.Is(err, durable.ErrLocked) {
+			return nil
+		}
+		sleep(ctx, settleEvery)
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
 // sweep removes the snapshots of earlier states of a database.
-func (k *keeper) sweep(prefix, keep string) {
-	entries, _ := os.ReadDir(k.cfg.CacheDir)
+func sweep(dir, prefix, keep string) {
+	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), prefix) && e.Name() != keep {
-			_ = os.Remove(filepath.Join(k.cfg.CacheDir, e.Name()))
+			_ = os.Remove(filepath.Join(dir, e.Name()))
 		}
 	}
 }
@@ -461,6 +598,12 @@ func (k *keeper) serve(t *Table) {
 		k.problem("state age")
 	}
 	k.s.table.Store(t)
+	k.publish()
+}
+
+// publish says what is in service, and what is wrong.
+func (k *keeper) publish() {
+	t := k.s.table.Load()
 	k.s.status.Store(&Status{
 		Mirrors: len(t.mirrors), Loaded: k.loaded, Database: t.db.Type(), Built: t.db.Built(),
 		Snapshot: snapTime(t.snap), Problems: maps.Clone(k.problems), feeds: k.feeds.statuses(),
@@ -491,8 +634,8 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 	if k.orders != nil && k.ordKey == key {
 		return k.orders
 	}
-	path := filepath.Join(k.cfg.CacheDir, "orders")
-	if data, err := os.ReadFile(path); err == nil {
+	path := filepath.Join(k.cache, "orders")
+	if data, err := os.ReadFile(path); k.cache != "" && err == nil {
 		o, err := decodeOrders(data, key, len(g.mirrors))
 		if err == nil && len(o.start) == g.db.Places()+1 {
 			k.orders, k.ordKey = o, key
@@ -510,6 +653,9 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 		return s, s.country != [2]byte{}
 	}, g.seats)
 	k.orders, k.ordKey = o, key
+	if k.cache == "" {
+		return o
+	}
 	if err := durable.WriteFile(path, o.encode(key), 0o600); err != nil {
 		k.log.Warn("orders cannot be saved: the next start has to compute them", "err", err)
 	}
@@ -518,18 +664,21 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 
 // How often the keeper looks for itself, beside being told.
 const (
-	pollFiles   = 30 * time.Second
-	pollState   = 2 * time.Second
-	watchSettle = 300 * time.Millisecond
+	pollFiles = 30 * time.Second
+	pollState = 2 * time.Second
 )
 
 // run keeps the table up to date until ctx ends.
 func (k *keeper) run(ctx context.Context) error {
+	defer close(k.s.stopped)
 	g, ctx := errgroup.WithContext(ctx)
 	k.feeds.run(ctx)
 	defer k.feeds.wait()
 	g.Go(func() error { return k.resolver.run(ctx, k.changed) })
-	g.Go(func() error { return k.loop(ctx) })
+	g.Go(func() error {
+		defer k.wg.Wait()
+		return k.loop(ctx)
+	})
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		return nil
@@ -557,28 +706,37 @@ func (k *keeper) loop(ctx context.Context) error {
 	files, states := time.NewTicker(pollFiles), time.NewTicker(pollState)
 	defer files.Stop()
 	defer states.Stop()
-	settle := time.NewTimer(time.Hour)
-	settle.Stop()
+	// At once, for what has changed between the start and the watch. News that
+	// come while one looks already change nothing: what matters are listings.
+	settle, looking := time.NewTimer(0), true
+	defer settle.Stop()
+	look := func() {
+		if !looking {
+			looking = true
+			settle.Reset(settleEvery)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case r := <-k.s.reload:
-			r.done <- k.reload(ctx, true, r.force)
-			watched = k.watch(watcher, watched)
+			k.asked = append(k.asked, r)
+			look()
 		case _, ok := <-events:
 			if !ok {
 				return errors.New("mirrorlist: the file watcher has ended")
 			}
-			settle.Reset(watchSettle)
+			look()
 		case err := <-faults:
 			k.log.Debug("file watcher", "err", err)
-			settle.Reset(watchSettle)
-		case <-settle.C:
-			k.reloadQuietly(ctx)
-			watched = k.watch(watcher, watched)
+			look()
 		case <-files.C:
-			k.reloadQuietly(ctx)
+			look()
+		case <-settle.C:
+			if looking = k.look(ctx); looking {
+				settle.Reset(settleEvery)
+			}
 			watched = k.watch(watcher, watched)
 		case <-states.C:
 			k.readState(ctx)
@@ -586,6 +744,9 @@ func (k *keeper) loop(ctx context.Context) error {
 		case <-k.changed:
 			k.readHosts()
 			k.build(true)
+		case asked := <-k.idle:
+			k.build(true)
+			k.answer(asked)
 		}
 	}
 }
@@ -610,72 +771,106 @@ func (k *keeper) watch(w *fsnotify.Watcher, before []string) []string {
 	return dirs
 }
 
-// reloadQuietly reloads if a file has changed; what is wrong is in the status.
-func (k *keeper) reloadQuietly(ctx context.Context) {
-	now, err := list(k.paths())
-	if err == nil && now == k.seen {
-		return
+// look takes one look at the files, and reads them if they are others than those
+// in use, or somebody asked, and they have come to rest: two listings in a row
+// are equal, git holds no lock in a work tree around them, and both are still so
+// after they were read. It reports whether another look is needed.
+func (k *keeper) look(ctx context.Context) (again bool) {
+	now, lock := list(k.paths()), gitLock(k.paths())
+	if now == k.seen && lock == "" && len(k.asked) == 0 {
+		k.looks = 0
+		k.problem("files")
+		return false
 	}
-	if err := k.reload(ctx, false, false); err != nil && ctx.Err() == nil {
-		k.log.Warn("keeping the old table", "err", err)
-	}
-}
-
-// reload reads everything again after it has come to rest. Settings are read
-// again only on demand.
-func (k *keeper) reload(ctx context.Context, settings, force bool) error {
-	var errs []error
-	if settings {
-		errs = append(errs, k.readSettings())
-	}
-	seen, err := settled(ctx, k.paths())
-	if err != nil {
-		k.problem("files", err)
-		return err
-	}
-	k.problem("files")
-	errs = append(errs, k.readNetwork(force))
-	if err := k.readSecret(); err != nil {
-		k.problem("secret_file", err)
-		errs = append(errs, err)
-	} else {
-		k.problem("secret_file")
-	}
-	k.readGeo(ctx)
-	k.followFeeds(ctx)
-	if settings {
-		k.feeds.loadAll(ctx, force)
-	}
-	k.readHosts()
-	k.readState(ctx)
-	k.seen = seen
-	k.build(true)
-	for _, subject := range slices.Sorted(maps.Keys(k.problems)) {
-		if len(k.problems[subject]) > 0 && settings {
-			errs = append(errs, fmt.Errorf("%s: %s", subject, strings.Join(k.problems[subject], "; ")))
+	rests := k.looks > 0 && now == k.before && lock == ""
+	k.before = now
+	k.looks++
+	if rests {
+		k.readSettings()
+		found, err := k.readFiles()
+		if k.before = list(k.paths()); k.before == now && gitLock(k.paths()) == "" {
+			k.looks = 0
+			k.seen = now
+			k.reload(ctx, found, err)
+			return false
 		}
 	}
-	err = errors.Join(errs...)
+	if k.looks%settleTries == 0 {
+		k.problem("files", unrest(lock, k.looks))
+		k.publish()
+		k.answer(k.asked)
+		k.asked = nil
+	}
+	return true
+}
+
+// reload puts what was read in use, as far as it is good, and reads all else.
+func (k *keeper) reload(ctx context.Context, found *files, err error) {
+	asked := k.asked
+	k.asked = nil
+	k.problem("files")
+	force := slices.ContainsFunc(asked, func(r reloadRequest) bool { return r.force })
+	switch {
+	case err == nil:
+		err = k.take(found, force)
+	case found != nil:
+		k.problem("network", found.networkErr...)
+		k.problem("mirrors", err)
+	}
+	k.problem("secret_file", k.readSecret())
+	k.problem("tls", k.readCertificate())
+	k.readGeo(ctx, len(asked) > 0)
+	k.followFeeds(ctx)
+	k.feeds.loadFiles(ctx, force)
+	k.readHosts()
+	k.readState(ctx)
+	k.build(true)
 	if err == nil {
 		k.log.Info("reloaded", "mirrors", len(k.in.mirrors))
 	}
-	return err
+	if len(asked) == 0 {
+		return
+	}
+	// Other people's servers are waited for by who asked, not by everybody.
+	remotes := k.feeds.remotes()
+	if len(remotes) == 0 {
+		k.answer(asked)
+		return
+	}
+	k.wg.Go(func() {
+		fetchAll(ctx, remotes, force)
+		select {
+		case k.idle <- asked:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// answer tells who asked for a reload what is wrong after it.
+func (k *keeper) answer(asked []reloadRequest) {
+	var err error
+	if lines := k.s.Status().Lines(); len(lines) > 0 {
+		err = errors.New(strings.Join(lines, "\n"))
+	}
+	for _, r := range asked {
+		r.done <- err
+	}
 }
 
 // readSettings reads the settings file again. What needs a restart stays.
-func (k *keeper) readSettings() error {
+func (k *keeper) readSettings() {
 	if k.s.opts.ReadConfig == nil {
-		return nil
+		return
 	}
 	cfg, err := k.s.opts.ReadConfig()
 	if err == nil {
 		err = cfg.check()
 	}
+	k.problem("settings", err)
 	if err != nil {
-		k.problem("settings", err)
-		return err
+		return
 	}
-	k.problem("settings")
+	var restart []string
 	for _, fixed := range []struct {
 		name     string
 		now, was any
@@ -685,7 +880,13 @@ func (k *keeper) readSettings() error {
 		{"allow_private_addresses", cfg.AllowPrivateAddresses, k.cfg.AllowPrivateAddresses},
 	} {
 		if fixed.now != fixed.was {
-			k.log.Warn("this setting needs a restart", "setting", fixed.name)
+			restart = append(restart, fixed.name)
+		}
+	}
+	if !slices.Equal(restart, k.restart) {
+		k.restart = restart
+		for _, name := range restart {
+			k.log.Warn("this setting needs a restart", "setting", name)
 		}
 	}
 	cfg.Listen, cfg.AdminListen, cfg.TLS = k.cfg.Listen, k.cfg.AdminListen, k.cfg.TLS
@@ -693,5 +894,4 @@ func (k *keeper) readSettings() error {
 	k.cfg = cfg
 	k.configure()
 	k.s.limit.setRate(cfg.RequestsPerSecond)
-	return nil
 }

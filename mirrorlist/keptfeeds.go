@@ -34,15 +34,18 @@ type keptFeeds struct {
 
 // anyFeed is a feed of whatever.
 type anyFeed interface {
+	remote() bool
 	restore() error
 	load(ctx context.Context, force bool) (changed bool, err error)
 	run(ctx context.Context, log *slog.Logger, changed chan<- struct{})
 	status() feedStatus
 }
 
-func newKeptFeeds(cfg *Config, log *slog.Logger, changed chan<- struct{}) *keptFeeds {
+// newKeptFeeds returns an empty set of feeds. Copies are kept in cacheDir; "" is
+// none.
+func newKeptFeeds(cfg *Config, cacheDir string, log *slog.Logger, changed chan<- struct{}) *keptFeeds {
 	return &keptFeeds{
-		client: newFeedClient(cfg.AllowPrivateAddresses), cacheDir: cfg.CacheDir, private: cfg.AllowPrivateAddresses,
+		client: newFeedClient(cfg.AllowPrivateAddresses), cacheDir: cacheDir, private: cfg.AllowPrivateAddresses,
 		log: log, changed: changed,
 		clouds: map[string]*feed[cloudRange]{}, subnets: map[string]*feed[netip.Prefix]{},
 		running: map[anyFeed]context.CancelFunc{},
@@ -118,13 +121,28 @@ func (k *keptFeeds) all() []anyFeed {
 	return all
 }
 
-// loadAll loads every feed now. With force, a list may shrink.
-func (k *keptFeeds) loadAll(ctx context.Context, force bool) {
+// loadFiles loads every feed that is a file now. With force, a list may shrink.
+func (k *keptFeeds) loadFiles(ctx context.Context, force bool) {
+	for _, f := range k.all() {
+		if !f.remote() {
+			_, _ = f.load(ctx, force) // what is wrong is in its status
+		}
+	}
+}
+
+// remotes are the feeds that are URLs.
+func (k *keptFeeds) remotes() []anyFeed {
+	return slices.DeleteFunc(k.all(), func(f anyFeed) bool { return !f.remote() })
+}
+
+// fetchAll loads feeds that are URLs, for a minute at most, and touches nothing
+// but them: others may go on meanwhile.
+func fetchAll(ctx context.Context, feeds []anyFeed, force bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var g errgroup.Group
 	g.SetLimit(16)
-	for _, f := range k.all() {
+	for _, f := range feeds {
 		g.Go(func() error {
 			_, _ = f.load(ctx, force) // what is wrong is in its status
 			return nil
@@ -142,6 +160,8 @@ func (k *keptFeeds) statuses() []feedStatus {
 	slices.SortFunc(out, func(a, b feedStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
+
+func (f *feed[E]) remote() bool { return isURL(f.source) }
 
 // values returns the lists as a table wants them.
 func (k *keptFeeds) values() (clouds map[string][]cloudRange, subnets map[string][]netip.Prefix) {

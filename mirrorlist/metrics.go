@@ -36,6 +36,7 @@ var (
 	descProblems = prometheus.NewDesc("meridian_mirrorlist_problems", "Inputs that are wrong now, and whose last good form is in use.", []string{"input"}, nil)
 	descFeedGood = prometheus.NewDesc("meridian_mirrorlist_feed_timestamp_seconds", "When a fetched list was last good.", []string{"feed"}, nil)
 	descFeedLen  = prometheus.NewDesc("meridian_mirrorlist_feed_entries", "Entries of a fetched list in use.", []string{"feed"}, nil)
+	descCert     = prometheus.NewDesc("meridian_mirrorlist_certificate_expiry_timestamp_seconds", "When the certificate that is served ends; absent without TLS.", nil, nil)
 	descFeedBad  = prometheus.NewDesc("meridian_mirrorlist_feed_failing", "1 while a list cannot be fetched or is refused.", []string{"feed"}, nil)
 )
 
@@ -47,7 +48,7 @@ type collector struct{ s *Server }
 func (s *Server) Collector() prometheus.Collector { return collector{s} }
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLists, descAnswers, descTiers, descEmpty, descMirrors, descLoaded, descBuilt, descSnapshot, descProblems, descFeedGood, descFeedLen, descFeedBad} {
+	for _, d := range []*prometheus.Desc{descLists, descAnswers, descTiers, descEmpty, descMirrors, descLoaded, descBuilt, descSnapshot, descProblems, descFeedGood, descFeedLen, descFeedBad, descCert} {
 		ch <- d
 	}
 }
@@ -85,6 +86,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if !st.Snapshot.IsZero() {
 		gauge(descSnapshot, float64(st.Snapshot.Unix()))
+	}
+	if cert := s.cert.Load(); cert != nil {
+		gauge(descCert, float64(cert.Leaf.NotAfter.Unix()))
 	}
 	for subject, texts := range st.Problems {
 		gauge(descProblems, float64(len(texts)), subject)

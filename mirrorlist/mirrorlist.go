@@ -8,6 +8,7 @@
 package mirrorlist
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -128,8 +130,10 @@ func (c Config) Rooted(dir string) Config {
 			*p = rooted(dir, *p)
 		}
 	}
-	if path, ok := strings.CutPrefix(c.State, "dir:"); ok {
-		c.State = "dir:" + rooted(dir, path)
+	for _, p := range []*string{&c.State, &c.Stats} {
+		if path, ok := strings.CutPrefix(*p, "dir:"); ok {
+			*p = "dir:" + rooted(dir, path)
+		}
 	}
 	c.CloudRanges = maps.Clone(c.CloudRanges)
 	for name, source := range c.CloudRanges {
@@ -231,6 +235,9 @@ type Options struct {
 	// ReadConfig reads the settings again for a reload. Nil: they stay.
 	ReadConfig func() (Config, error)
 
+	// ConfigFile is what ReadConfig reads. A change of it is a reason to reload.
+	ConfigFile string
+
 	// Compile makes the snapshot out of the database mmdb, in a process of its
 	// own if memory matters. Nil: in this one.
 	Compile func(ctx context.Context, mmdb, out string) error
@@ -246,7 +253,43 @@ type Options struct {
 
 	// Metrics serves /metrics; nil: there is no such page.
 	Metrics http.Handler
+
+	// Timeouts of both listeners. Zero ones have the defaults.
+	Timeouts Timeouts
 }
+
+// Timeouts bound how long a client may take, and a stop. A list is one small
+// write: who takes longer is broken or hostile.
+type Timeouts struct {
+	Header time.Duration // to send the header of a request; default 10s
+	Read   time.Duration // to send the whole request; default 20s
+	Write  time.Duration // from the end of the header to that of the answer; default 30s
+	Idle   time.Duration // between two requests; default 75s
+	Drain  time.Duration // for requests under way when the server stops; default 20s
+}
+
+// The default timeouts.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = 20 * time.Second
+	writeTimeout  = 30 * time.Second
+	idleTimeout   = 75 * time.Second
+	drainTimeout  = 20 * time.Second
+)
+
+// withDefaults returns the timeouts with the defaults put in.
+func (t Timeouts) withDefaults() Timeouts {
+	return Timeouts{
+		Header: cmp.Or(t.Header, headerTimeout),
+		Read:   cmp.Or(t.Read, readTimeout),
+		Write:  cmp.Or(t.Write, writeTimeout),
+		Idle:   cmp.Or(t.Idle, idleTimeout),
+		Drain:  cmp.Or(t.Drain, drainTimeout),
+	}
+}
+
+// maxHeader bounds the header of a request, in bytes.
+const maxHeader = 16 << 10
 
 // Server serves mirrorlists. Its methods are safe for concurrent use.
 type Server struct {
@@ -258,7 +301,10 @@ type Server struct {
 	limit  *limiter
 	counts counts
 	status atomic.Pointer[Status]
+	cert   atomic.Pointer[tls.Certificate] // nil without TLS
 	reload chan reloadRequest
+
+	stopped chan struct{} // closed when nobody receives from reload any more
 }
 
 // New loads everything once. It fails when the settings or the network file
@@ -268,7 +314,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 	if err := opts.Config.check(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: opts, log: opts.Log, now: opts.Now, reload: make(chan reloadRequest)}
+	s := &Server{opts: opts, log: opts.Log, now: opts.Now, reload: make(chan reloadRequest), stopped: make(chan struct{})}
 	if s.now == nil {
 		s.now = time.Now
 	}
@@ -279,17 +325,6 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 	}
 	return s, nil
 }
-
-// The timeouts of both listeners. A list is one small write; who takes longer is
-// broken or hostile.
-const (
-	headerTimeout = 10 * time.Second
-	readTimeout   = 20 * time.Second
-	writeTimeout  = 30 * time.Second
-	idleTimeout   = 75 * time.Second
-	drainTimeout  = 20 * time.Second
-	maxHeader     = 16 << 10
-)
 
 // Run serves until ctx ends, then lets the requests under way finish. ready is
 // called with the addresses once connections are accepted; admin is "" without
@@ -304,6 +339,9 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 	var listeners []listener
 	open := func(addr string, h http.Handler) (string, error) {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return "", fmt.Errorf("mirrorlist: another program listens on %s: stop it, or write another address: %w", addr, err)
+		}
 		if err != nil {
 			return "", fmt.Errorf("mirrorlist: %w", err)
 		}
@@ -325,37 +363,36 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 			return err
 		}
 	}
-	if cfg.TLS.Cert != "" {
-		certs := &certificates{cert: cfg.TLS.Cert, key: cfg.TLS.Key}
-		if _, err := certs.get(nil); err != nil {
-			return err
-		}
-		listeners[0].Listener = tls.NewListener(listeners[0].Listener, &tls.Config{
-			GetCertificate: certs.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-		})
-	}
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keeper.run(ctx) })
-	for _, l := range listeners {
+	limits := s.opts.Timeouts.withDefaults()
+	for i, l := range listeners {
 		srv := &http.Server{
-			Handler: l.Handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
-			WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+			Handler: l.Handler, ReadHeaderTimeout: limits.Header, ReadTimeout: limits.Read,
+			WriteTimeout: limits.Write, IdleTimeout: limits.Idle, MaxHeaderBytes: maxHeader,
 			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		}
+		serve := func() error { return srv.Serve(l.Listener) }
+		if i == 0 && cfg.TLS.Cert != "" {
+			srv.TLSConfig = s.tlsConfig()
+			serve = func() error { return srv.ServeTLS(l.Listener, "", "") }
+		}
 		g.Go(func() error {
-			if err := srv.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("mirrorlist: %w", err)
 			}
 			return nil
 		})
 		g.Go(func() error {
 			<-ctx.Done()
-			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Drain)
 			defer cancel()
 			if err := srv.Shutdown(drain); err != nil {
-				srv.Close()
-				return fmt.Errorf("mirrorlist: requests were cut off: %w", err)
+				// No failure: a client that does not read its answer must not make
+				// the service manager believe that the server broke.
+				s.log.Warn("requests were cut off", "after", limits.Drain, "err", err)
+				_ = srv.Close()
 			}
 			return nil
 		})
@@ -373,15 +410,21 @@ func (s *Server) Reload(ctx context.Context, force bool) error {
 	r := reloadRequest{force: force, done: make(chan error, 1)}
 	select {
 	case s.reload <- r:
+	case <-s.stopped:
+		return errStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
 	case err := <-r.done:
 		return err
+	case <-s.stopped:
+		return errStopped
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
+
+var errStopped = errors.New("the server is stopping")
 
 func init() { gin.SetMode(gin.ReleaseMode) }

@@ -2,36 +2,40 @@ package mirrorlist
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
-	"sync"
 )
 
-// certificates serves a certificate from two files, and reads them again when
-// they were replaced, as ACME clients do.
-type certificates struct {
-	cert, key string
-
-	mu   sync.Mutex // guards what follows
-	from listing
-	have *tls.Certificate
+// readCertificate reads the certificate of the public listener and puts it in
+// service. A pair that is bad, or half replaced, leaves the old one there.
+func (k *keeper) readCertificate() error {
+	if k.cfg.TLS.Cert == "" {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(k.cfg.TLS.Cert, k.cfg.TLS.Key)
+	if err != nil {
+		return fmt.Errorf("tls: %s and %s: %w", k.cfg.TLS.Cert, k.cfg.TLS.Key, err)
+	}
+	if pair.Leaf == nil { // only with GODEBUG=x509keypairleaf=0
+		if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
+			return fmt.Errorf("tls: %s: %w", k.cfg.TLS.Cert, err)
+		}
+	}
+	k.s.cert.Store(&pair)
+	return nil
 }
 
-// get returns the certificate. A pair that is bad, or half replaced, keeps the
-// old one in service.
-func (c *certificates) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	from, err := list([]string{c.cert, c.key})
-	if err == nil && c.have != nil && from == c.from {
-		return c.have, nil
+// tlsConfig returns the settings of the public listener. Each handshake takes the
+// certificate that is in service.
+func (s *Server) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if c := s.cert.Load(); c != nil {
+				return c, nil
+			}
+			return nil, errors.New("mirrorlist: no certificate")
+		},
 	}
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
-	if err != nil {
-		if c.have != nil {
-			return c.have, nil
-		}
-		return nil, fmt.Errorf("tls: %w", err)
-	}
-	c.have, c.from = &pair, from
-	return c.have, nil
 }

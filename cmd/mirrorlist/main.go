@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -97,6 +98,7 @@ func serve(ctx context.Context, env daemon.Env, args []string) error {
 		Config:     cfg,
 		Log:        log,
 		ReadConfig: func() (mirrorlist.Config, error) { return readConfig(*config) },
+		ConfigFile: *config,
 		Compile:    compileInChild,
 		Metrics:    metrics.Handler(reg, log),
 	})
@@ -197,14 +199,23 @@ func compile(args []string) error {
 // compileInChild compiles a database in a process of its own, whose memory is
 // gone when it is done.
 func compileInChild(ctx context.Context, mmdb, out string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	// The program that runs, not the one that an upgrade has put into its place
+	// meanwhile: that may write snapshots that this one cannot read.
+	self := "/proc/self/exe"
+	if _, err := os.Stat(self); err != nil {
+		if self, err = os.Executable(); err != nil {
+			return fmt.Errorf("compile %s: %w", mmdb, err)
+		}
 	}
+	const name = "mirrorlist"
 	cmd := exec.CommandContext(ctx, self, "geo", mmdb, out)
+	cmd.Args[0] = name
 	text, err := cmd.CombinedOutput()
-	if err != nil && len(text) > 0 {
-		return fmt.Errorf("%s", strings.TrimSpace(strings.TrimPrefix(string(text), filepath.Base(self)+": ")))
+	if err == nil {
+		return nil
 	}
-	return err
+	if said := strings.TrimSpace(strings.TrimPrefix(string(text), name+": ")); said != "" {
+		return errors.New(said)
+	}
+	return fmt.Errorf("compile %s in a process of its own: %w", mmdb, err)
 }
