@@ -864,9 +864,8 @@ var httpDifferences = map[string]httpDifference{
 		}
 		return want(a, 404, ctJSON)
 	},
-	"pages": func(_ *Server, r recordedRequest, a reply) error {
-		page := r.target == "/" || strings.HasPrefix(r.target, "/isos") || strings.HasPrefix(r.target, "/kitten") || strings.HasPrefix(r.target, "/static")
-		if !page {
+	"logo": func(_ *Server, r recordedRequest, a reply) error {
+		if r.name != "static" {
 			return notThis
 		}
 		return want(a, 404, ctPlain)

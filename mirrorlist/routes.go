@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,8 @@ func (s *Server) Handlers() (public, admin http.Handler) {
 	s.get(r, "/mirrorlist/", s.listByQuery)
 	s.get(r, "/isolist/:version/:arch", s.isos)
 	s.get(r, "/isolist/:version/:arch/", s.isos)
+
+	s.pageRoutes(r)
 
 	// For people and their tools.
 	s.get(r, "/api/v1/explain", s.limited(s.apiExplain))
@@ -95,6 +98,9 @@ func (s *Server) engine() *gin.Engine {
 			c.Redirect(http.StatusPermanentRedirect, u.String())
 			return nil
 		}
+		if ok, err := s.modulePage(c); ok {
+			return err
+		}
 		repo, version := s.table.Load().exampleNames()
 		return &refusal{code: http.StatusNotFound, text: "no such page: lists are at /mirrorlist/VERSION/REPO, such as /mirrorlist/" + version + "/" + repo}
 	}))
@@ -122,9 +128,19 @@ func (s *Server) get(r *gin.Engine, path string, h func(*gin.Context) error) {
 }
 
 // wrap turns what a handler returns into the response: a refusal into what it
-// says, a failure into a bare 500 and a line in the log.
+// says, a failure into a bare 500 and a line in the log. A panic is a failure.
 func (s *Server) wrap(h func(*gin.Context) error) gin.HandlerFunc {
 	return func(c *gin.Context) {
+		defer func() {
+			if p := recover(); p != nil {
+				s.log.ErrorContext(c.Request.Context(), "request failed", "path", c.FullPath(), "err", p, "stack", string(debug.Stack()))
+				s.counts.status(http.StatusInternalServerError)
+				if c.Writer.Written() {
+					panic(http.ErrAbortHandler) // half an answer must not look whole
+				}
+				c.String(http.StatusInternalServerError, "internal error\n")
+			}
+		}()
 		err := h(c)
 		if err == nil {
 			s.counts.status(c.Writer.Status())
@@ -296,13 +312,19 @@ func (s *Server) limited(h func(*gin.Context) error) func(*gin.Context) error {
 	}
 }
 
+// relayed are headers of requests that somebody else makes this host make: a
+// proxy, or a web page in a browser.
+var relayed = []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "Origin", "Sec-Fetch-Site"}
+
 // fromHere reports whether a request was made on this host, by nobody's proxy.
 func (s *Server) fromHere(r *http.Request) bool {
-	peer := peerOf(r.RemoteAddr)
-	for _, h := range []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", s.table.Load().header} {
-		if h != "" && r.Header.Get(h) != "" {
+	for _, h := range relayed {
+		if r.Header.Get(h) != "" {
 			return false
 		}
 	}
-	return peer.IsLoopback()
+	if h := s.table.Load().header; h != "" && r.Header.Get(h) != "" {
+		return false
+	}
+	return peerOf(r.RemoteAddr).IsLoopback()
 }
