@@ -25,6 +25,11 @@ type question struct {
 	tree int    // 0 is the main tree, others are optional modules
 	want scheme // the protocol asked for, or anyScheme
 
+	// suffix is what the URLs have after a mirror's base. It is not always that of
+	// the slot: an arch that is known from the User-Agent alone decides about
+	// health, and stays out of the URL.
+	suffix string
+
 	// country restricts the list, before it is padded; zero for none.
 	country [2]byte
 
@@ -34,6 +39,9 @@ type question struct {
 
 	limit int
 	now   time.Time
+
+	// all asks for the mirrors behind the end of the list too, in their order.
+	all bool
 }
 
 // A tier is a reason to list a mirror; lower ones come first in a list.
@@ -144,20 +152,15 @@ func (t *Table) decide(q *question, s *scratch) {
 	}
 	class := int(q.hash % classes)
 	d := t.draws.at(q.now, class)
-	r := ranking{table: t, question: q, scratch: s, health: h, row: d.row(class), coin: d.coin(class)}
+	r := ranking{table: t, question: q, scratch: s, health: h, row: d.row(class), coin: d.coin(class), depth: q.limit}
+	if q.all {
+		r.depth = max(q.limit, len(t.mirrors))
+	}
 
-	s.base.and(h.list, t.schemes[q.tree][q.want])
-	if q.addr.IsValid() {
-		if !q.public && r.monopoly() {
-			return
-		}
-		r.onNet()
+	if q.addr.IsValid() && !q.public && r.monopoly() {
+		return
 	}
-	r.geographic()
-	r.fill()
-	if len(s.picks) == 0 {
-		r.lastResort()
-	}
+	r.rank()
 	if q.addr.Is6() {
 		r.sixes()
 	}
@@ -171,6 +174,21 @@ type ranking struct {
 	health *slotHealth
 	row    []uint32 // the client's draws
 	coin   float64
+	depth  int // how many mirrors to take
+}
+
+// rank takes the first mirrors of the whole order. That the order is longer
+// never changes how it begins.
+func (r *ranking) rank() {
+	r.base.and(r.health.list, r.table.schemes[r.tree][r.want])
+	if r.addr.IsValid() {
+		r.onNet()
+	}
+	r.geographic()
+	r.fill()
+	if len(r.picks) == 0 {
+		r.lastResort()
+	}
 }
 
 // monopoly answers with the one mirror that wants its clients for itself,
@@ -195,10 +213,11 @@ func (r *ranking) monopoly() bool {
 	}
 	if best < 0 {
 		for _, on := range t.cloudsOf(r.addr) {
-			p.tier = on.tier
-			if better(on.mirror, 0); best >= 0 {
+			if best >= 0 && on.tier != p.tier {
 				break
 			}
+			p.tier = on.tier
+			better(on.mirror, 0)
 		}
 	}
 	if best < 0 {
@@ -278,7 +297,7 @@ func (r *ranking) fill() {
 func (r *ranking) walkCountries(old bool) {
 	t := r.table
 	for _, pad := range [2]bool{false, true} {
-		if len(r.picks) >= r.limit || pad && r.country == ([2]byte{}) {
+		if len(r.picks) >= r.depth || pad && r.country == ([2]byte{}) {
 			return
 		}
 		var flags pickFlags
@@ -317,7 +336,7 @@ func (r *ranking) walk(flags pickFlags) {
 	for bands := t.orders.of(r.place); len(bands) > 0; {
 		rank, mirrors, rest := nextBand(bands)
 		r.band(rank, mirrors, flags)
-		if len(r.picks) >= r.limit {
+		if len(r.picks) >= r.depth {
 			return
 		}
 		bands = rest
@@ -328,7 +347,7 @@ func (r *ranking) walk(flags pickFlags) {
 		to := int(r.ends[rank])
 		if from < to {
 			r.band(rank, r.whole[from:to], flags)
-			if len(r.picks) >= r.limit {
+			if len(r.picks) >= r.depth {
 				return
 			}
 			from = to
@@ -402,13 +421,15 @@ func (r *ranking) end() { r.endWith(0) }
 
 // endWith takes the best of the band, as many as the list has room for.
 func (r *ranking) endWith(flags pickFlags) {
-	if len(r.cands) == 0 {
-		return
-	}
 	if r.health.lags {
 		r.sink()
 	}
-	room := r.limit - len(r.picks)
+	r.best(flags)
+}
+
+// best is endWith for a band in which all are equally fresh.
+func (r *ranking) best(flags pickFlags) {
+	room := r.depth - len(r.picks)
 	if room <= 0 {
 		return
 	}
@@ -458,6 +479,9 @@ func (r *ranking) sink() {
 			fresh += w
 		}
 	}
+	if all == 0 {
+		return
+	}
 	share := (float64(fresh)/float64(all) - freshSome) / (freshAll - freshSome)
 	if r.coin >= share {
 		return
@@ -471,25 +495,32 @@ func (r *ranking) sink() {
 }
 
 // lastResort answers when no mirror may be listed: an old list is better than
-// none. First the configured mirrors, then the public ones whatever their
-// health; a mirror that was caught tampering is never among them.
+// none. First the configured mirrors, then all public ones, whatever their health;
+// a mirror that is private or was caught tampering is never among them. Only when
+// nobody at all has the protocol that was asked for does another one serve.
 func (r *ranking) lastResort() {
 	t := r.table
 	for _, want := range [2]scheme{r.want, anyScheme} {
-		for _, tier := range [2]tier{tierFallback, tierAny} {
-			r.mask.and(r.health.any, t.schemes[r.tree][want])
-			if tier == tierFallback {
-				r.mask.and(r.mask, t.fallback)
-			} else {
-				r.mask.and(r.mask, t.public)
+		if want != r.want {
+			r.base.and(r.health.list, t.schemes[r.tree][want])
+			r.geographic()
+			if r.fill(); len(r.picks) > 0 {
+				return
 			}
+		}
+		for _, tier := range [2]tier{tierFallback, tierAny} {
+			r.base.and(r.health.any, t.schemes[r.tree][want])
+			if tier == tierFallback {
+				r.base.and(r.base, t.fallback)
+			}
+			r.mask.and(r.base, t.public)
 			r.begin()
 			for w, word := range r.mask {
 				for ; word != 0; word &= word - 1 {
 					r.candidate(uint16(w<<6|bits.TrailingZeros64(word)), tier, 0)
 				}
 			}
-			r.end()
+			r.best(0)
 			if len(r.picks) > 0 {
 				return
 			}
@@ -505,35 +536,24 @@ const (
 )
 
 // sixes moves mirrors that are reachable over IPv6 up until there are enough of
-// them among the first, without changing the order otherwise. Mirrors that the
-// list is too short for come in at the end of the first ones.
+// them among the first, without changing the order otherwise. Mirrors from behind
+// the end of the list come in at the end of the first ones.
 func (r *ranking) sixes() {
 	t := r.table
 	within := min(sixesWithin, r.limit)
-	have := 0
-	for i, p := range r.picks {
-		if i < within && t.ipv6.has(p.mirror) {
-			have++
-		}
-	}
-	need := min(sixesWanted, within) - have
+	need := min(sixesWanted, within) - r.countSixes(r.picks[:min(within, len(r.picks))])
 	if need <= 0 {
 		return
 	}
-	listed := 0
-	for _, p := range r.picks[min(within, len(r.picks)):] {
-		if t.ipv6.has(p.mirror) {
-			listed++
+	// Not enough of them in the whole list: look behind its end, a few lists deep,
+	// then everywhere.
+	for len(r.picks) == r.depth && r.depth < len(t.mirrors) && r.countSixes(r.picks[within:]) < need && r.moreSixes() {
+		if r.depth *= 4; r.depth >= 16*r.limit {
+			r.depth = len(t.mirrors)
 		}
-	}
-	if listed < need {
-		// Not enough of them in the whole list: look beyond its end.
-		short, limit := len(r.picks), r.limit
-		r.limit = short + need - listed
-		r.base.and(r.base, t.ipv6)
-		r.walkCountries(false)
-		r.fill()
-		r.limit = limit
+		r.picks = r.picks[:0]
+		clear(r.taken)
+		r.rank()
 	}
 	for ; need > 0; need-- {
 		from := -1
@@ -560,7 +580,27 @@ func (r *ranking) sixes() {
 		copy(r.picks[within+1:from+1], r.picks[within:from])
 		r.picks[within] = out
 	}
-	if len(r.picks) > r.limit {
+	if len(r.picks) > r.limit && !r.all {
 		r.picks = r.picks[:r.limit]
 	}
+}
+
+func (r *ranking) countSixes(picks []pick) (n int) {
+	for i := range picks {
+		if r.table.ipv6.has(picks[i].mirror) {
+			n++
+		}
+	}
+	return n
+}
+
+// moreSixes reports whether a mirror that may be listed, is reachable over IPv6,
+// and was not taken is left.
+func (r *ranking) moreSixes() bool {
+	for i, w := range r.base {
+		if w&r.table.ipv6[i]&^r.taken[i] != 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -117,7 +117,7 @@ func (t *Table) explain(in Inquiry, now time.Time) (*Explanation, error) {
 		return e, nil
 	}
 	// The whole order: a list is its beginning.
-	q.limit = max(limit, len(t.mirrors))
+	q.limit, q.all = limit, true
 	var s scratch
 	t.decide(&q, &s)
 	for i, p := range s.picks {

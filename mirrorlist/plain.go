@@ -15,5 +15,5 @@ func (t *Table) appendList(b []byte, q *question, picks []pick) []byte {
 // appendURL appends the URL that a pick stands for.
 func (t *Table) appendURL(b []byte, q *question, p pick) []byte {
 	b = append(b, t.mirrors[p.mirror].bases[q.tree].url(q.want)...)
-	return append(b, t.slots[q.slot].suffix...)
+	return append(b, q.suffix...)
 }

@@ -132,8 +132,12 @@ func (t *Table) listRequest(version, repo, userAgent string, p params) (q questi
 		slot = r.slotOf(userAgent)
 	}
 	q.slot, q.tree = found.slots[slot], r.tree
-	if found.vault {
-		return q, t.network.VaultMirror + t.slots[q.slot].suffix, nil
+	named := q.slot
+	if p.arch == "" {
+		named = found.slots[allArches] // who names no arch puts in its own
+	}
+	if q.suffix = t.slots[named].suffix; found.vault {
+		return q, t.network.VaultMirror + q.suffix, nil
 	}
 	if q.want, no = parseScheme(p.protocol); no != nil {
 		return q, "", no
@@ -156,8 +160,8 @@ func (t *Table) isoRequest(version, arch string, p params) (q question, vault st
 		return q, "", unknownArch(r, arch)
 	}
 	q.slot, q.tree, q.public = r.isos[a], r.tree, true
-	if r.vault {
-		return q, t.network.VaultMirror + t.slots[q.slot].suffix, nil
+	if q.suffix = t.slots[q.slot].suffix; r.vault {
+		return q, t.network.VaultMirror + q.suffix, nil
 	}
 	if q.want, no = parseScheme(p.protocol); no != nil {
 		return q, "", no
