@@ -1,0 +1,342 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"meridian/internal/testworld"
+	"meridian/schema"
+)
+
+// A demo is the network while it runs. Its directory holds
+//
+//	bin/      the commands of this tree
+//	pool/     packages, signed
+//	staging/  the tree as it is composed and signed
+//	tier0/    the tree as it is published
+//	mirrors/  a copy of tier0 a mirror
+//	etc/      network.yml, mirrors.d and the settings of the servers
+//	client/   the root that the dnf line installs into
+type demo struct {
+	out, log io.Writer
+	begun    time.Time
+
+	dir       string
+	temporary bool
+	key       *testworld.Key
+	network   *schema.Network
+	mirrors   []*testworld.Mirror // the vault, then one a site
+	server    *testworld.Child
+	url       string // of the server, with the slash at its end
+	client    *testworld.Client
+}
+
+// needs are the programs that the stages run. dnf is wanted, but only to be
+// pasted.
+var needs = []string{"rpmbuild", "rpmsign", "createrepo_c", "gpg", "gpgconf", "rsync"}
+
+// start brings everything up, one stage after another. Whatever was started
+// before an error is for stop to end.
+func (d *demo) start(ctx context.Context, listen, dir string) (err error) {
+	if err := testworld.Programs(needs...); err != nil {
+		return fmt.Errorf("the demo runs real programs, and some are missing:\n%w", err)
+	}
+	if d.dir, d.temporary, err = workDir(dir); err != nil {
+		return err
+	}
+	d.say("making a mirror network in %s", d.dir)
+	if err := d.compile(ctx); err != nil {
+		return err
+	}
+	if err := d.listen(); err != nil {
+		return err
+	}
+	if d.key, err = testworld.NewKey(ctx, d.path("key.asc")); err != nil {
+		return err
+	}
+	// Two generations, so that a mirror can be one behind.
+	for generation := 1; generation <= 2; generation++ {
+		if err := d.release(ctx, generation); err != nil {
+			return err
+		}
+		for i, site := range sites {
+			if site.condition == stale && generation > 1 {
+				d.say("%s does not follow", site.name)
+				continue
+			}
+			if site.condition == fresh || site.condition == stale {
+				if err := d.sync(ctx, sites[i].name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := d.serve(ctx, listen); err != nil {
+		return err
+	}
+	return d.addClient()
+}
+
+// compile builds the commands of this tree that the demo starts.
+func (d *demo) compile(ctx context.Context) error {
+	d.say("compiling the commands")
+	bin := d.path("bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return err
+	}
+	return testworld.BuildCommands(ctx, bin, "./cmd/mirrorlist")
+}
+
+// listen starts the mirrors and the vault, whose trees are still empty, and with
+// their addresses writes down the network.
+func (d *demo) listen() error {
+	vault, err := d.mirror(vaultHost, d.path("tier0"))
+	if err != nil {
+		return err
+	}
+	d.network = testworld.SampleNetwork(vault.URL() + testworld.TreeDir("vault") + "/")
+	var mirrors []*schema.Mirror
+	for _, site := range sites {
+		m, err := d.mirror(site.host, d.path("mirrors", site.name))
+		if err != nil {
+			return err
+		}
+		switch site.condition {
+		case broken:
+			err = m.Break(testworld.NotFound)
+		case offline:
+			err = m.Break(testworld.Down)
+		}
+		if err != nil {
+			return err
+		}
+		file := testworld.SampleMirror(site.name, m.URL(), d.network, site.location)
+		if site.edit != nil {
+			site.edit(file)
+		}
+		mirrors = append(mirrors, file)
+	}
+	d.say("%d mirrors on loopback", len(sites))
+	return testworld.WriteNetwork(d.path("etc"), d.network, mirrors)
+}
+
+func (d *demo) mirror(host, dir string) (*testworld.Mirror, error) {
+	m, err := testworld.StartMirror(net.JoinHostPort(host, "0"), dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the demo needs the whole of 127.0.0.0/8, which Linux has", err)
+	}
+	d.mirrors = append(d.mirrors, m)
+	return m, nil
+}
+
+// release is the way of one generation from packages to tier0: build, sign the
+// packages, compose, sign the metadata, publish.
+func (d *demo) release(ctx context.Context, generation int) error {
+	repos := append(testworld.Repositories(d.network), vaultRepositories()...)
+	built, err := d.build(ctx, generation, repos)
+	if err != nil {
+		return err
+	}
+	if err := d.signPackages(ctx, built); err != nil {
+		return err
+	}
+	if err := d.compose(ctx, generation, repos); err != nil {
+		return err
+	}
+	if err := d.signMetadata(ctx, repos); err != nil {
+		return err
+	}
+	return d.publish(ctx, generation)
+}
+
+// build makes the packages of a generation that earlier ones did not have.
+func (d *demo) build(ctx context.Context, generation int, repos []testworld.Repository) ([]string, error) {
+	if err := os.MkdirAll(d.path("pool"), 0o755); err != nil {
+		return nil, err
+	}
+	var pkgs []testworld.Package
+	for _, r := range repos {
+		pkgs = append(pkgs, r.Packages(generation)...)
+	}
+	built, err := testworld.BuildPackages(ctx, d.path("pool"), pkgs)
+	d.say("generation %d: built %d packages", generation, len(built))
+	return built, err
+}
+
+func (d *demo) signPackages(ctx context.Context, files []string) error {
+	return d.key.SignPackages(ctx, files...)
+}
+
+// compose makes the repositories, and what else is in a tree: images, markers.
+func (d *demo) compose(ctx context.Context, generation int, repos []testworld.Repository) error {
+	trees := make(map[string]bool)
+	for _, r := range repos {
+		dir := d.path("staging", r.Dir())
+		if err := testworld.Compose(ctx, dir, d.path("pool"), generation, r.Packages(generation)); err != nil {
+			return err
+		}
+		tree := d.path("staging", testworld.TreeDir(r.Module))
+		trees[tree] = true
+		if r.Repo == "baseos" {
+			if err := testworld.WriteISOs(tree, string(r.Version), string(r.Arch)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, tree := range slices.Sorted(maps.Keys(trees)) {
+		if err := testworld.WriteTime(tree, time.Now()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) signMetadata(ctx context.Context, repos []testworld.Repository) error {
+	for _, r := range repos {
+		if err := d.key.SignRepo(ctx, d.path("staging", r.Dir())); err != nil {
+			return err
+		}
+	}
+	d.say("composed and signed %d repositories", len(repos))
+	return nil
+}
+
+// publish brings the staged tree to tier0.
+func (d *demo) publish(ctx context.Context, generation int) error {
+	if err := d.rsync(ctx, d.path("staging"), d.path("tier0")); err != nil {
+		return err
+	}
+	d.say("published generation %d to tier0", generation)
+	return nil
+}
+
+// sync lets one mirror follow tier0. It has no copy of the vault.
+func (d *demo) sync(ctx context.Context, name string) error {
+	if err := d.rsync(ctx, d.path("tier0"), d.path("mirrors", name), "--exclude=/"+testworld.TreeDir("vault")); err != nil {
+		return err
+	}
+	d.say("%s follows tier0", name)
+	return nil
+}
+
+func (d *demo) rsync(ctx context.Context, from, to string, more ...string) error {
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	args := append([]string{"--archive", "--delete-delay", "--delay-updates"}, more...)
+	out, err := exec.CommandContext(ctx, "rsync", append(args, from+"/", to+"/")...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("rsync %s to %s: %w\n%s", from, to, err, out)
+	}
+	return nil
+}
+
+// serve starts the mirrorlist server and returns when it answers.
+func (d *demo) serve(ctx context.Context, listen string) error {
+	taken, err := isTaken(listen)
+	if err != nil {
+		return err
+	}
+	if taken {
+		chosen, err := testworld.FreeAddr("127.0.0.1")
+		if err != nil {
+			return err
+		}
+		d.say("%s is taken; the server listens on %s instead", listen, chosen)
+		listen = chosen
+	}
+	settings, err := testworld.WriteSettings(d.path("etc"), testworld.Settings{
+		Listen: listen,
+		// Not all of loopback: a client on 127.0.2.1 has a place of its own.
+		TrustedProxies: []string{"127.0.0.1/32"},
+		Geo:            "demo",
+		CacheDir:       d.path("cache"),
+	})
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(d.path("bin", "mirrorlist"), "serve", "-config", settings)
+	cmd.Stdout, cmd.Stderr = d.log, d.log
+	if d.server, err = testworld.Start(cmd); err != nil {
+		return err
+	}
+	d.url = "http://" + listen + "/"
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := d.server.Ready(ctx, d.url+"readyz"); err != nil {
+		return err
+	}
+	d.say("the server answers on %s", d.url)
+	return nil
+}
+
+// isTaken says whether somebody listens on addr. The error is about an address
+// that nobody can listen on.
+func isTaken(addr string) (bool, error) {
+	ln, err := net.Listen("tcp", addr)
+	switch {
+	case err == nil:
+		return false, ln.Close()
+	case errors.Is(err, syscall.EADDRINUSE):
+		return true, nil
+	default:
+		return false, fmt.Errorf("-listen %s: %w; write an address of this machine, such as 127.0.0.1:8080", addr, err)
+	}
+}
+
+// addClient sets up the dnf that the screen tells one to run.
+func (d *demo) addClient() (err error) {
+	arch := "x86_64"
+	if runtime.GOARCH == "arm64" {
+		arch = "aarch64"
+	}
+	if d.client, err = testworld.NewDnf(d.path("client"), arch, "9"); err != nil {
+		return err
+	}
+	return d.client.AddRepo(testworld.Source{
+		ID:         "demo-baseos",
+		Mirrorlist: d.url + "mirrorlist/$releasever/baseos?arch=$basearch",
+		Key:        d.key.Public,
+	})
+}
+
+// stop ends everything that start began, in the opposite order, and waits for it.
+func (d *demo) stop() error {
+	var errs []error
+	if d.server != nil {
+		errs = append(errs, d.server.Stop(20*time.Second))
+	}
+	for _, m := range d.mirrors {
+		errs = append(errs, m.Close())
+	}
+	if d.client != nil {
+		errs = append(errs, d.client.Close())
+	}
+	if d.key != nil {
+		errs = append(errs, d.key.Close())
+	}
+	if d.temporary {
+		errs = append(errs, os.RemoveAll(d.dir))
+	}
+	return errors.Join(errs...)
+}
+
+func (d *demo) path(elem ...string) string {
+	return filepath.Join(append([]string{d.dir}, elem...)...)
+}
+
+// say prints one line of progress.
+func (d *demo) say(format string, args ...any) {
+	fmt.Fprintf(d.out, "%5.1fs  %s\n", time.Since(d.begun).Seconds(), fmt.Sprintf(format, args...))
+}
