@@ -173,7 +173,7 @@ func (w *clientWorld) testBrokenMirrors(t *testing.T) {
 
 func (w *clientWorld) testDownload(t *testing.T) {
 	c := w.client(t, "dnf", "aarch64", "9", testworld.Source{Mirrorlist: w.front.URL + "/mirrorlist/$releasever/baseos"})
-	dir := shortTempDir(t)
+	dir := testworld.TempDir(t)
 	res, err := c.Run(t.Context(), "install", "--downloadonly", "--downloaddir="+dir, "meridian-hello")
 	if err != nil || res.Code != 0 {
 		t.Fatalf("dnf exited %d: %v\n%s", res.Code, err, res.Output)
@@ -255,7 +255,7 @@ func or(s, otherwise string) string {
 func (w *clientWorld) client(t *testing.T, program, arch, release string, src testworld.Source) *testworld.Client {
 	t.Helper()
 	testworld.Need(t, program)
-	c, err := newClients[program](shortTempDir(t), arch, release)
+	c, err := newClients[program](testworld.TempDir(t), arch, release)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -437,20 +437,4 @@ func (f *front) requests() []listRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.seen)
-}
-
-// shortTempDir is t.TempDir with a path that leaves room for the name of a socket,
-// which gpg puts into dnf's cache.
-func shortTempDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "mc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }

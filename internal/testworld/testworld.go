@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"meridian/internal/testworld/counterpart"
 )
@@ -89,4 +90,20 @@ func command(ctx context.Context, home, name string, args ...string) (*exec.Cmd,
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = environ(home)
 	return cmd, nil
+}
+
+// TempDir is t.TempDir with a path that leaves room for the name of a socket: gpg
+// puts some below the roots of clients.
+func TempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }

@@ -210,7 +210,7 @@ func TestClientsInstallFromAMirrorOfEveryArch(t *testing.T) {
 		for _, arch := range []string{"x86_64", "aarch64"} {
 			t.Run(name+" for "+arch, func(t *testing.T) {
 				Need(t, name)
-				c, err := newClient(shortDir(t), arch, "9")
+				c, err := newClient(TempDir(t), arch, "9")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -258,7 +258,7 @@ func TestAClientRefusesAPackageThatIsNotSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := startMirror(t, "127.0.0.1:0", tree)
-	c, err := NewDnf(shortDir(t), string(r.Arch), "9")
+	c, err := NewDnf(TempDir(t), string(r.Arch), "9")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -451,7 +451,7 @@ func TestNothingOutlivesAParentThatIsKilled(t *testing.T) {
 	}
 	mark := "77004.5"
 	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), orphanMark+"="+mark, "TMPDIR="+shortDir(t))
+	parent.Env = append(os.Environ(), orphanMark+"="+mark, "TMPDIR="+TempDir(t))
 	stderr, err := parent.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -578,19 +578,4 @@ func get(t *testing.T, url string) (code int, body string, err error) {
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(b), err
-}
-
-// shortDir is t.TempDir with a path that leaves room for the name of a socket.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "tw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
