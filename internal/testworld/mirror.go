@@ -16,6 +16,7 @@ import (
 // stale mirror has no fault of its own: let it Serve an old tree.
 type Fault int
 
+// The faults.
 const (
 	Healthy     Fault = iota
 	Down              // refuses connections
