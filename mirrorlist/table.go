@@ -405,15 +405,28 @@ func (g *geometry) countrySet(c [2]byte) set {
 // is in the middle of its country.
 func (g *geometry) siteOf(place uint32) site {
 	country, lat, lon, ok := g.db.Locate(place)
-	if !ok {
-		lat, lon, ok = schema.Centroid(string(country[:]))
-	}
 	s := site{country: country}
 	if ok {
 		s.at = pointAt(lat, lon)
+	} else {
+		s.at = centroids[country]
 	}
 	return s
 }
+
+// centroids are the middles of countries, for requests: looking one up by a
+// string allocates.
+var centroids = func() map[[2]byte]point {
+	all := map[[2]byte]point{}
+	for a := byte('A'); a <= 'Z'; a++ {
+		for b := byte('A'); b <= 'Z'; b++ {
+			if lat, lon, ok := schema.Centroid(string([]byte{a, b})); ok {
+				all[[2]byte{a, b}] = pointAt(lat, lon)
+			}
+		}
+	}
+	return all
+}()
 
 // release finds the version that a client asked for.
 func (g *geometry) release(requested string) *release {
