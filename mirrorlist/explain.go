@@ -255,19 +255,30 @@ func (t *Table) whyNot(q *question, s *scratch, i uint16) string {
 	case b == (base{}):
 		return "has no http or https address"
 	case !slot.carry.has(i):
-		return "does not carry " + slot.key.String()
+		return "does not carry " + strings.TrimSuffix(slot.key.String(), "/")
 	case !t.health[q.slot].list.has(i):
 		return "is " + t.slotHealthName(q.slot, i)
 	case !t.schemes[q.tree][q.want].has(i):
 		return fmt.Sprintf("has no %s address", [...]string{"", "http", "https"}[q.want])
 	case len(s.picks) == 1 && s.picks[0].flags&monopoly != 0:
 		return "another mirror wants this client for itself"
+	case t.serves(q.addr, s.asn, i):
+		// Only public mirrors fill up a list of a country.
+		return "not in the country that was asked for"
 	case m.CloudType != "":
 		return "in a cloud, and the client is not in its regions"
 	case m.Private:
 		return "private, and the client is in none of its networks"
 	}
 	return "ranked below the list"
+}
+
+// serves reports whether an address is in one of the networks that a mirror is
+// for.
+func (t *Table) serves(a netip.Addr, asn uint32, i uint16) bool {
+	return a.IsValid() && (slices.ContainsFunc(t.subnetsOf(a), func(on onSubnet) bool { return on.mirror == i }) ||
+		slices.ContainsFunc(t.cloudsOf(a), func(on onCloud) bool { return on.mirror == i }) ||
+		slices.Contains(t.asns[asn], i))
 }
 
 // PrintJSON writes the explanation as the API gives it, indented.
@@ -309,29 +320,46 @@ func (e *Explanation) Print(w io.Writer) error {
 		return err
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "\n#\tmirror\ttier\tband\tkm\tMbit/s\thealth\turl\t\n")
+	fmt.Fprintf(tw, "\n#\tmirror\ttier\tband\tkm\tMbit/s\thealth\turl\n")
+	var next []Candidate
 	for _, c := range e.Candidates {
 		if !c.Listed {
-			break
+			next = append(next, c)
+			continue
 		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", c.Position, c.Mirror, c.Tier, number(c.Band), number(c.DistanceKm), c.Weight, c.Health, c.URL, strings.Join(c.Reasons, "; "))
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", c.Position, c.name(), c.Tier, number(c.Band), number(c.DistanceKm), c.Weight, c.Health, c.URL)
+		for _, r := range c.Reasons {
+			fmt.Fprintf(tw, "\t  %s\n", r)
+		}
 	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	if n := len(e.Candidates) - e.Limit; n > 0 {
-		fmt.Fprintf(w, "\n%d more would be listed next, the first: %s\n", n, e.Candidates[e.Limit].Mirror)
+	if len(next) > 0 {
+		fmt.Fprintf(w, "\nbehind the end of the list: %d more, the first is %s\n", len(next), next[0].name())
 	}
 	if len(e.Excluded) > 0 {
-		fmt.Fprintf(w, "\nnot listed\n")
+		fmt.Fprintf(tw, "\nnot for this list:\n")
 		for _, x := range e.Excluded {
-			fmt.Fprintf(tw, "%s\t%s\n", x.Mirror, x.Reason)
+			name := x.Mirror
+			if x.Private {
+				name += " (private)"
+			}
+			fmt.Fprintf(tw, "  %s\t%s\n", name, x.Reason)
 		}
 	}
-	if e.PrivateCandidates+e.PrivateExcluded > 0 {
-		fmt.Fprintf(tw, "%d private mirrors, %d of them for this client\n", e.PrivateCandidates+e.PrivateExcluded, e.PrivateCandidates)
+	if n := e.PrivateCandidates + e.PrivateExcluded; n > 0 {
+		fmt.Fprintf(tw, "\nprivate mirrors: %d, of which %d for this client\n", n, e.PrivateCandidates)
 	}
 	return tw.Flush()
+}
+
+// name is the name of a candidate for a terminal.
+func (c *Candidate) name() string {
+	if c.Private {
+		return c.Mirror + " (private)"
+	}
+	return c.Mirror
 }
 
 func number(n *int) string {

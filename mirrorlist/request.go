@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/zeebo/xxh3"
@@ -271,7 +272,8 @@ func clientOf(r *http.Request, trusted []netip.Prefix, header string, secret uin
 		return knownClient(peer, secret)
 	}
 	if header != "" {
-		v := r.Header.Get(header)
+		// Two of them are a client's beside the proxy's, and nobody knows which.
+		v := strings.Join(r.Header.Values(header), "\n")
 		if a, ok := parseAddr(v); ok {
 			return knownClient(a, secret)
 		}
@@ -332,11 +334,14 @@ func parseAddr(s string) (netip.Addr, bool) {
 	s = strings.Trim(s, " \t")
 	if strings.HasPrefix(s, "[") {
 		end := strings.IndexByte(s, ']')
-		if end < 0 || end+1 < len(s) && s[end+1] != ':' {
+		if end < 0 || end+1 < len(s) && (s[end+1] != ':' || !isPort(s[end+2:])) {
 			return netip.Addr{}, false
 		}
 		s = s[1:end]
 	} else if i := strings.IndexByte(s, ':'); i >= 0 && strings.IndexByte(s[i+1:], ':') < 0 {
+		if !isPort(s[i+1:]) {
+			return netip.Addr{}, false
+		}
 		s = s[:i]
 	}
 	a, err := netip.ParseAddr(s)
@@ -344,6 +349,11 @@ func parseAddr(s string) (netip.Addr, bool) {
 		return netip.Addr{}, false
 	}
 	return a.Unmap().WithZone(""), true
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
 }
 
 func contains(prefixes []netip.Prefix, a netip.Addr) bool {
