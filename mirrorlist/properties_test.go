@@ -471,6 +471,37 @@ type nominee struct {
 	score float32
 }
 
+// near says how a mirror serves the network of an address: by which tier, and in
+// it by a prefix of how many bits.
+func (w *world) near(m *schema.Mirror, addr netip.Addr) (tier, bits int, ok bool) {
+	if !addr.IsValid() {
+		return 0, 0, false
+	}
+	for _, p := range slices.Concat(m.Subnets, w.in.subnets[m.Name]) {
+		if p.Contains(addr) && (!ok || p.Bits() > bits) {
+			bits, ok = p.Bits(), true
+		}
+	}
+	if ok {
+		return 0, bits, true
+	}
+	tier = 9
+	for _, r := range w.in.clouds[m.CloudType] {
+		switch {
+		case !r.Prefix.Contains(addr):
+		case slices.Contains(m.CloudRegions, r.Region):
+			tier = 1
+		case m.AllRegions:
+			tier = min(tier, 2)
+		}
+	}
+	if tier < 9 {
+		return tier, 0, true
+	}
+	asn := w.recordOf(addr).ASN
+	return 3, 0, !m.Anycast && asn != 0 && slices.Contains(m.ASN, asn)
+}
+
 func (w *world) naive(e enquiry) (urls []string, ok bool) {
 	s, ok := w.subjectOf(e)
 	if !ok {
@@ -564,36 +595,6 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 	}
 	coin := (&draw{hour: hour}).coin(int(class))
 
-	// How a mirror is near on the network: the tier, and within it the length of
-	// the prefix.
-	near := func(m *schema.Mirror) (tier, bits int, ok bool) {
-		if !e.addr.IsValid() {
-			return 0, 0, false
-		}
-		for _, p := range slices.Concat(m.Subnets, w.in.subnets[m.Name]) {
-			if p.Contains(e.addr) && (!ok || p.Bits() > bits) {
-				bits, ok = p.Bits(), true
-			}
-		}
-		if ok {
-			return 0, bits, true
-		}
-		tier = 9
-		for _, r := range w.in.clouds[m.CloudType] {
-			switch {
-			case !r.Prefix.Contains(e.addr):
-			case slices.Contains(m.CloudRegions, r.Region):
-				tier = 1
-			case m.AllRegions:
-				tier = min(tier, 2)
-			}
-		}
-		if tier < 9 {
-			return tier, 0, true
-		}
-		return 3, 0, !m.Anycast && client.ASN != 0 && slices.Contains(m.ASN, client.ASN)
-	}
-
 	nominate := func(m *schema.Mirror, group ...int) (n nominee) {
 		n = nominee{m: m, last: m.Anycast, other: client.ASN == 0 || w.spots[m.Name].asn != client.ASN || m.Anycast, score: score(m)}
 		copy(n.group[:], group)
@@ -636,7 +637,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 	// Monopolies: the nearest tier, then the longest prefix, then the draw.
 	var alone []nominee
 	for _, m := range w.in.mirrors {
-		if tier, bits, ok := near(m); ok && m.Monopoly && !e.iso && listable(m) {
+		if tier, bits, ok := w.near(m, e.addr); ok && m.Monopoly && !e.iso && listable(m) {
 			// One that is reachable in two ways counts by the nearer.
 			alone = append(alone, nominee{m: m, group: [4]int{tier, -bits}, score: score(m)})
 		}
@@ -654,7 +655,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 				continue
 			}
 			away := wanted != "" && w.spots[m.Name].country != wanted
-			if tier, bits, ok := near(m); onNet && ok && !away && (public(m) || !e.iso) {
+			if tier, bits, ok := w.near(m, e.addr); onNet && ok && !away && (public(m) || !e.iso) {
 				list = append(list, nominate(m, -2, tier, -bits))
 				continue
 			}
@@ -810,4 +811,500 @@ func TestDecisionEqualsBruteForce(t *testing.T) {
 		}
 		t.Log(answered, tiers)
 	})
+}
+
+// What is answered is what the explanation calls listed, in its order, and the
+// explanation leaves no mirror out. The public one says nothing of private
+// mirrors but how many there are.
+func TestExplanationIsTheAnswer(t *testing.T) {
+	eachWorld(t, func(t *testing.T, w *world, r *rand.Rand, requests int) {
+		table := w.table(true)
+		var private []string
+		for _, m := range w.in.mirrors {
+			private = append(private, m.Email)
+			for _, p := range slices.Concat(m.Subnets, w.in.subnets[m.Name]) {
+				private = append(private, p.String(), p.Addr().String())
+			}
+			if m.Private {
+				private = append(private, m.Name)
+			}
+		}
+		var s scratch
+		for i := range requests {
+			e := w.enquiry(r)
+			e.iso = false
+			q, refused := e.ask(table)
+			if refused {
+				continue
+			}
+			table.decide(&q, &s)
+			in := Inquiry{Addr: e.addr, Version: e.version, Repo: e.repo, Arch: e.arch, Protocol: e.protocol, Country: e.country, UserAgent: e.agent, All: true}
+			x, err := table.explain(in, e.now)
+			if err != nil {
+				t.Fatalf("%+v: %v", e, err)
+			}
+			var listed []string
+			seen := map[string]bool{}
+			for i, c := range x.Candidates {
+				if c.Listed {
+					listed = append(listed, c.URL)
+				}
+				if c.Position != i+1 || c.Listed != (i < w.limit) || seen[c.Mirror] {
+					t.Fatalf("%+v: candidate %d is %+v", e, i, c)
+				}
+				seen[c.Mirror] = true
+			}
+			if got := lines(table, &q, s.picks); !slices.Equal(got, listed) {
+				t.Fatalf("%+v: answered\n%q, explained\n%q", e, got, listed)
+			}
+			for _, o := range x.Excluded {
+				if seen[o.Mirror] {
+					t.Fatalf("%+v: %s is there twice", e, o.Mirror)
+				}
+				seen[o.Mirror] = true
+				m := table.mirrors[table.byName[o.Mirror]].Mirror
+				_, _, near := w.near(m, e.addr)
+				switch {
+				case o.Reason == "" || o.Reason == "ranked below the list":
+					t.Fatalf("%+v: %s is left out because it %q", e, o.Mirror, o.Reason)
+				case near == strings.Contains(o.Reason, "the client is") && (near || strings.Contains(o.Reason, "the country")):
+					t.Fatalf("%+v: near is %t, and %s is left out because it is %s", e, near, o.Mirror, o.Reason)
+				}
+			}
+			if len(seen) != len(w.in.mirrors) {
+				t.Fatalf("%+v: %d of %d mirrors are explained", e, len(seen), len(w.in.mirrors))
+			}
+			if i%8 > 0 {
+				continue
+			}
+			in.All = false
+			public, err := table.explain(in, e.now)
+			if err != nil {
+				t.Fatalf("%+v: %v", e, err)
+			}
+			var b strings.Builder
+			if err := public.PrintJSON(&b); err != nil {
+				t.Fatal(err)
+			}
+			client, rest, _ := strings.Cut(b.String(), "\"version\"") // says the client's own address
+			if !strings.Contains(client, "\"client\"") {
+				t.Fatalf("not an explanation: %s", b.String())
+			}
+			for _, p := range private {
+				if strings.Contains(rest, p) {
+					t.Fatalf("%+v: the public explanation names %s:\n%s", e, p, b.String())
+				}
+			}
+			if n := len(public.Candidates) + len(public.Excluded) + public.PrivateCandidates + public.PrivateExcluded; n != len(w.in.mirrors) {
+				t.Fatalf("%+v: the public explanation counts %d of %d mirrors", e, n, len(w.in.mirrors))
+			}
+		}
+	})
+}
+
+// An answer has at most as many URLs as the limit says, none twice, at least one
+// as long as a public mirror could have it, and a mirror of a closed network for
+// its own clients alone.
+func TestEveryAnswerIsUsable(t *testing.T) {
+	eachWorld(t, func(t *testing.T, w *world, r *rand.Rand, requests int) {
+		table := w.table(true)
+		var s scratch
+		empty := 0
+		for range requests {
+			e := w.enquiry(r)
+			q, refused := e.ask(table)
+			if refused {
+				continue
+			}
+			table.decide(&q, &s)
+			urls := lines(table, &q, s.picks)
+			if len(urls) > w.limit {
+				t.Fatalf("%+v: %d URLs, and the limit is %d", e, len(urls), w.limit)
+			}
+			if sorted := slices.Sorted(slices.Values(urls)); len(slices.Compact(sorted)) != len(urls) {
+				t.Fatalf("%+v: a URL is there twice: %q", e, urls)
+			}
+			for _, p := range s.picks {
+				m := w.in.mirrors[p.mirror]
+				if _, _, near := w.near(m, e.addr); (m.Private || m.CloudType != "") && (!near || e.iso) {
+					t.Fatalf("%+v: %s is not for this client", e, m.Name)
+				}
+			}
+			if len(urls) == 0 {
+				empty++
+				could := newSet(len(table.mirrors))
+				could.and(table.health[q.slot].any, table.public)
+				if !could.empty() {
+					t.Fatalf("%+v: an empty list, and there are %d public mirrors", e, could.count())
+				}
+			}
+		}
+		if empty == requests {
+			t.Error("every answer was empty")
+		}
+	})
+}
+
+// plainWorld is a random world whose mirrors all have everything, in good health.
+func plainWorld(t *testing.T, seed uint64, n int) *world {
+	w := newWorld(t, seed, n)
+	w.in.snap, w.live = nil, false
+	for _, m := range w.in.mirrors {
+		m.Carries = schema.Carries{}
+		m.Address.HTTP, m.Address.HTTPS = "http://"+m.Name+"/distro/", "https://"+m.Name+"/distro/"
+	}
+	for _, m := range w.in.mirrors {
+		w.spots[m.Name] = w.spotOf(m)
+	}
+	return w
+}
+
+// names lists the mirrors of a decision.
+func names(t *Table, picks []pick) (out []string) {
+	for _, p := range picks {
+		out = append(out, t.mirrors[p.mirror].Name)
+	}
+	return out
+}
+
+// One prefix gets one order for every repository of a transaction, from every
+// node, whatever number a mirror has there, and however long the node runs.
+func TestOneOrderForAPrefix(t *testing.T) {
+	w := plainWorld(t, 77, 60)
+	a := w.table(true)
+	other := *w
+	other.in.mirrors = slices.Clone(w.in.mirrors)
+	r := rand.New(rand.NewPCG(77, 3))
+	r.Shuffle(len(other.in.mirrors), func(i, j int) {
+		m := other.in.mirrors
+		m[i], m[j] = m[j], m[i]
+	})
+	b := other.table(true)
+	b.draws = draws(nil).next(w.now.Add(-29*time.Minute), b.names, b.weights, b.secret)
+	b.draws = b.draws.next(w.now, b.names, b.weights, b.secret)
+
+	var s scratch
+	firsts := map[string]bool{}
+	for range 20_000 {
+		addr := randomAddr(r)
+		if addr.Is4() { // a neighbour in the /24
+			v4 := addr.As4()
+			addr = netip.AddrFrom4([4]byte{v4[0], v4[1], v4[2], byte(r.IntN(256))})
+		}
+		if len(a.subnetsOf(addr)) > 0 {
+			continue // subnets are longer than prefixes
+		}
+		now := w.now.Add(time.Duration(r.IntN(1800)) * time.Second)
+		want := ""
+		for _, version := range []string{"9", "9.8", "10.2"} {
+			for _, repo := range worldRepos {
+				for _, table := range []*Table{a, b} {
+					q, _, no := table.listRequest(version, repo, "", params{})
+					if no != nil {
+						t.Fatal(no)
+					}
+					q.client, q.limit, q.now = knownClient(addr, table.secret), table.limit, now
+					table.decide(&q, &s)
+					got := strings.Join(names(table, s.picks), " ")
+					if want == "" {
+						want = got
+					}
+					if got != want {
+						t.Fatalf("%s gets for %s/%s\n%s, and otherwise\n%s", addr, version, repo, got, want)
+					}
+				}
+			}
+		}
+		first, _, _ := strings.Cut(want, " ")
+		firsts[first] = true
+	}
+	if len(firsts) < 10 {
+		t.Errorf("only %d mirrors are ever first", len(firsts))
+	}
+}
+
+// bandWorld is one band around one place: mirrors of the given bandwidths.
+func bandWorld(t *testing.T, weights ...int) *world {
+	t.Helper()
+	berlin := &geo.Place{Country: [2]byte{'D', 'E'}, Lat: 52.5, Lon: 13.4, HasCoordinates: true}
+	w := &world{now: time.Unix(1_800_000_000, 0), limit: 10, records: []geo.Record{{Prefix: netip.MustParsePrefix("20.0.0.0/8"), Place: berlin}}}
+	w.in = inputs{network: worldNetwork(t), secret: 42, served: map[state.Key]*atomic.Uint64{}, db: openRecords(t, w.records)}
+	for i, weight := range weights {
+		name := fmt.Sprintf("m%d.example.org", i)
+		m := &schema.Mirror{Name: name, Address: schema.Address{HTTP: "http://" + name + "/"}, Bandwidth: weight}
+		m.Location = schema.Location{Country: "DE", Latitude: 52, Longitude: 13 + float64(i)/100, HasCoordinates: true}
+		w.in.mirrors = append(w.in.mirrors, m)
+	}
+	return w
+}
+
+func baseos(t *testing.T, table *Table) question {
+	t.Helper()
+	q, _, no := table.listRequest("9", "baseos", "", params{})
+	if no != nil {
+		t.Fatal(no)
+	}
+	q.limit = table.limit
+	return q
+}
+
+// chiSquare is Pearson's statistic.
+func chiSquare(seen []int, share []float64) (x float64) {
+	n := 0
+	for _, k := range seen {
+		n += k
+	}
+	for i, k := range seen {
+		want := share[i] * float64(n)
+		x += (float64(k) - want) * (float64(k) - want) / want
+	}
+	return x
+}
+
+// A million clients: they fall evenly into the classes that the order tells
+// apart, and over the classes of some hours the mirrors of a band are first in
+// proportion to their bandwidth. Clients of one class are one sample. Secret and
+// hours are fixed, so the outcome is; the bounds are those that chance exceeds
+// once in a thousand.
+func TestFirstLinesFollowBandwidth(t *testing.T) {
+	weights := []int{100, 500, 1000, 1000, 2500, 10000}
+	w := bandWorld(t, weights...)
+	table := w.table(true)
+
+	seen, even := make([]int, classes), make([]float64, classes)
+	for i := range 1_000_000 { // different prefixes, side by side as on the Internet
+		seen[prefixHash(netip.AddrFrom4([4]byte{byte(20 + i>>16), byte(i >> 8), byte(i), 1}), w.in.secret)%classes]++
+	}
+	for i := range even {
+		even[i] = 1.0 / classes
+	}
+	// df = 4095: mean 4095, standard deviation √(2·4095) = 90.5.
+	if x := chiSquare(seen, even); x > 4095+3.09*90.5 {
+		t.Errorf("clients in classes: χ² = %.1f with 4,095 degrees of freedom", x)
+	}
+
+	total := 0
+	for _, weight := range weights {
+		total += weight
+	}
+	var share []float64
+	for _, weight := range weights {
+		share = append(share, float64(weight)/float64(total))
+	}
+	const hours = 24
+	var s scratch
+	q := baseos(t, table)
+	q.addr = netip.MustParseAddr("20.1.2.3")
+	first, second := make([]int, len(weights)), make([]int, len(weights))
+	same := 0
+	last := make([]uint16, classes)
+	for hour := range hours {
+		q.now = w.now.Add(time.Duration(hour) * time.Hour)
+		table.draws = table.draws.next(q.now, table.names, table.weights, table.secret)
+		for class := range classes {
+			q.hash = uint64(class)
+			table.decide(&q, &s)
+			m := s.picks[0].mirror
+			first[m]++
+			if m == 5 {
+				second[s.picks[1].mirror]++
+			}
+			if hour > 0 && last[class] == m {
+				same++
+			}
+			last[class] = m
+		}
+	}
+	// df = 5.
+	if x := chiSquare(first, share); x > 20.5 {
+		t.Errorf("first lines %v, shares %.3f: χ² = %.1f with 5 degrees of freedom", first, share, x)
+	}
+	// Behind the widest, the others by their own bandwidth; df = 4.
+	rest := make([]float64, 5)
+	for i := range rest {
+		rest[i] = float64(weights[i]) / float64(total-weights[5])
+	}
+	if x := chiSquare(second[:5], rest); second[5] != 0 || x > 18.5 {
+		t.Errorf("second lines %v, shares %.3f: χ² = %.1f with 4 degrees of freedom", second, rest, x)
+	}
+	// The hours are independent of each other: the first stays by chance alone.
+	chance := 0.0
+	for _, p := range share {
+		chance += p * p
+	}
+	n := float64(classes * (hours - 1))
+	if z := (float64(same) - n*chance) / math.Sqrt(n*chance*(1-chance)); math.Abs(z) > 3.3 {
+		t.Errorf("from one hour to the next %d of %.0f first lines stayed, and chance makes it %.0f", same, n, n*chance)
+	}
+}
+
+// After a publication the fresh mirrors of a band precede the lagging ones for
+// none of the clients, for some or for all, as they have bandwidth for.
+func TestFreshMirrorsPrecedeAsTheyHaveBandwidth(t *testing.T) {
+	for _, tt := range []struct {
+		fresh, lagging int
+		want           float64 // share of clients that are given a fresh one first
+	}{
+		{200, 800, 0.2}, // nobody is moved: 20 % by the draw
+		{300, 700, 0.3},
+		{450, 550, 0.5 + 0.5*0.45}, // half are moved
+		{600, 400, 1},
+		{700, 300, 1},
+	} {
+		w := bandWorld(t, tt.fresh/2, tt.fresh/2, tt.lagging/2, tt.lagging/2)
+		k := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
+		w.in.snap, w.live = &state.Snapshot{Mirrors: map[string]*state.Status{}}, true
+		for i, m := range w.in.mirrors {
+			w.in.snap.Mirrors[m.Name] = &state.Status{Health: map[state.Key]state.Health{k: []state.Health{state.Fresh, state.Ahead, state.Lagging, state.Lagging}[i]}}
+		}
+		table := w.table(true)
+		q, _, no := table.listRequest("9", "baseos", "", params{arch: "x86_64"})
+		if no != nil {
+			t.Fatal(no)
+		}
+		q.addr, q.limit = netip.MustParseAddr("20.1.2.3"), 10
+		var s scratch
+		first, n := 0, 0
+		for hour := range 8 {
+			q.now = w.now.Add(time.Duration(hour) * time.Hour)
+			table.draws = table.draws.next(q.now, table.names, table.weights, table.secret)
+			for class := range classes {
+				q.hash = uint64(class)
+				table.decide(&q, &s)
+				n++
+				if s.picks[0].mirror < 2 {
+					first++
+				}
+				if tt.want == 1 && (s.picks[1].mirror > 1 || s.picks[2].mirror < 2) {
+					t.Fatalf("fresh %d, lagging %d: a lagging one stands before a fresh one", tt.fresh, tt.lagging)
+				}
+			}
+		}
+		got := float64(first) / float64(n)
+		bound := 3.3 * math.Sqrt(tt.want*(1-tt.want)/float64(n))
+		if math.Abs(got-tt.want) > bound {
+			t.Errorf("fresh %d, lagging %d: a fresh one is first for %.4f of the clients, want %.4f ± %.4f", tt.fresh, tt.lagging, got, tt.want, bound)
+		}
+	}
+}
+
+// whole returns the order of all public mirrors for a client, with their ranks.
+func whole(t *testing.T, table *Table, addr netip.Addr, now time.Time) (order []string, ranks map[string]uint8) {
+	var s scratch
+	q := baseos(t, table)
+	q.client, q.now, q.all = knownClient(addr, table.secret), now, true
+	table.decide(&q, &s)
+	ranks = map[string]uint8{}
+	for _, p := range s.picks {
+		ranks[table.mirrors[p.mirror].Name] = p.rank
+	}
+	return names(table, s.picks), ranks
+}
+
+// What happens far away changes nothing near, and a mirror that goes takes
+// nobody with it.
+func TestOnlyThoseConcernedMove(t *testing.T) {
+	w := plainWorld(t, 91, 50)
+	for _, m := range w.in.mirrors {
+		m.Monopoly = false
+	}
+	before := w.table(true)
+	gone := w.in.mirrors[17].Name
+	w.in.mirrors = slices.Delete(slices.Clone(w.in.mirrors), 17, 18)
+	after := w.table(true)
+
+	r := rand.New(rand.NewPCG(91, 4))
+	listed := 0
+	for range 3000 {
+		addr := randomAddr(r)
+		a, ranks := whole(t, before, addr, w.now)
+		b, _ := whole(t, after, addr, w.now)
+		i := slices.Index(a, gone)
+		if addr.Is4() { // an IPv6 client may have another moved up in its place
+			if i >= 0 {
+				listed++
+				a = slices.Delete(a, i, i+1)
+			}
+			if !slices.Equal(a, b) {
+				t.Fatalf("without %s, %s gets\n%q, and before\n%q", gone, addr, b, a)
+			}
+			continue
+		}
+		// Seen from the network without it, it is the mirror that was added.
+		for j := range min(i, len(a)) {
+			if j > 4 && ranks[a[j]] < ranks[gone] && a[j] != b[j] {
+				t.Fatalf("with %s, line %d for %s is %s, and without %s", gone, j+1, addr, a[j], b[j])
+			}
+		}
+	}
+	if listed == 0 {
+		t.Error("the mirror was in no list")
+	}
+}
+
+// Deciding allocates nothing, whatever the way through it.
+func TestDecisionAllocatesNothing(t *testing.T) {
+	var w *world
+	for seed := uint64(5001); ; seed++ { // one with a database and living findings
+		if w = newWorld(t, seed, 200); w.live && w.in.db != nil && w.in.snap != nil {
+			break
+		}
+	}
+	w.limit = 10
+	table := w.table(true)
+	r := rand.New(rand.NewPCG(1, 9))
+	var s scratch
+	// The first time through each way the scratch grows.
+	seen := map[string]int{}
+	measure := func(e enquiry) {
+		q, refused := e.ask(table)
+		if refused {
+			return
+		}
+		table.decide(&q, &s)
+		ways := []string{"IPv4"}
+		if e.addr.Is6() {
+			ways[0] = "IPv6"
+		}
+		if e.country != "" {
+			ways = append(ways, "country")
+		}
+		for _, p := range s.picks {
+			ways = append(ways, p.tier.String())
+			if p.flags&promoted != 0 {
+				ways = append(ways, "promoted")
+			}
+			if p.flags&monopoly != 0 {
+				ways = append(ways, "monopoly")
+			}
+			if p.flags&filled != 0 {
+				ways = append(ways, "filled")
+			}
+		}
+		if len(s.ranked) > 0 {
+			ways = append(ways, "deep")
+			s.ranked = s.ranked[:0]
+		}
+		slices.Sort(ways)
+		for _, way := range slices.Compact(ways) {
+			seen[way]++
+		}
+		if n := testing.AllocsPerRun(50, func() { table.decide(&q, &s) }); n != 0 {
+			t.Fatalf("%+v (%v): %v allocations", e, ways, n)
+		}
+	}
+	for range 5000 { // grow
+		e := w.enquiry(r)
+		if q, refused := e.ask(table); !refused {
+			table.decide(&q, &s)
+		}
+	}
+	for range 5000 {
+		measure(w.enquiry(r))
+	}
+	for _, way := range []string{"IPv4", "IPv6", "country", "promoted", "monopoly", "filled", "deep", "subnet", "cloud region", "cloud", "asn", "world", "no place"} {
+		if seen[way] == 0 {
+			t.Errorf("no request went the way %q: %v", way, seen)
+		}
+	}
 }
