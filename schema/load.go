@@ -99,7 +99,7 @@ func nameProblems(path string) []Problem {
 	return []Problem{{
 		File: path, Error: true,
 		Text:   "the file is not read, because its name does not end in .yml",
-		Remedy: "rename it to " + strings.TrimSuffix(filepath.Base(path), ext) + ".yml",
+		Remedy: "rename it to " + printable(strings.TrimSuffix(filepath.Base(path), ext)) + ".yml",
 	}}
 }
 

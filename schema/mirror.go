@@ -236,6 +236,9 @@ func (s section) asn(key string) (all []uint32) {
 				s.r.warnf(n, path, "remove one", "%d is listed twice", v)
 				continue
 			}
+			if s.isFull(len(all), n, path) {
+				return all
+			}
 			all = append(all, uint32(v))
 			read = append(read, strconv.FormatUint(v, 10))
 		}
@@ -278,7 +281,10 @@ func (s section) cloud(m *Mirror) {
 			switch {
 			case strings.EqualFold(word, "all"):
 				m.AllRegions = true
-			case !slices.Contains(m.CloudRegions, word):
+			case slices.Contains(m.CloudRegions, word):
+			case s.isFull(len(m.CloudRegions), n, "cloud_regions"):
+				return
+			default:
 				m.CloudRegions = append(m.CloudRegions, word)
 			}
 		}
@@ -533,6 +539,8 @@ func names[T ~string](s section, key string) (all []T) {
 		case slices.Contains(all, v):
 			s.r.warnf(n, path, "remove one", "%s is listed twice", quote(n))
 			continue
+		case s.isFull(len(all), n, path):
+			return all
 		}
 		// Other software reads 8.10 without quotes as the number 8.1.
 		if n.ShortTag() == "!!float" && n.Style == 0 && strings.HasSuffix(n.Value, "0") {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
 )
 
 // plainMirror is three lines; what a test appends begins in line 4.
@@ -694,6 +695,36 @@ func TestParseMirrorIsBounded(t *testing.T) {
 			t.Errorf("mirror %v, and no error in %d problems", m, len(problems))
 		}
 	})
+	for _, tt := range []struct {
+		key, format string
+		items       func(*Mirror) int
+	}{
+		{"carries", "{versions: [%s]}", func(m *Mirror) int { return len(m.Carries.Versions) }},
+		{"asn", "[%s]", func(m *Mirror) int { return len(m.ASN) }},
+		{"asn", "%q", func(m *Mirror) int { return len(m.ASN) }},
+		{"cloud_regions", "[%s]\ncloud_type: aws", func(m *Mirror) int { return len(m.CloudRegions) }},
+		{"cloud_regions", "%q\ncloud_type: aws", func(m *Mirror) int { return len(m.CloudRegions) }},
+	} {
+		t.Run("a long list of "+tt.key+" "+tt.format, func(t *testing.T) {
+			var list []string
+			for i := range maxItems + 1 {
+				list = append(list, fmt.Sprint(i+1))
+			}
+			text := func(n int) []byte {
+				return []byte(plainMirror + tt.key + ": " + fmt.Sprintf(tt.format, strings.Join(list[:n], ", ")) + "\n")
+			}
+			isError := func(p Problem) bool { return p.Error }
+			if m, problems := ParseMirror("m.yml", text(maxItems)); m == nil || tt.items(m) != maxItems || slices.ContainsFunc(problems, isError) {
+				t.Errorf("%d items: %q, want all of them", maxItems, said(problems))
+			}
+			m, problems := ParseMirror("m.yml", text(maxItems+1))
+			if m == nil || tt.items(m) != maxItems || !slices.ContainsFunc(problems, func(p Problem) bool {
+				return p.Error && p.Text == "a list of more than 1000; the rest is not read"
+			}) {
+				t.Errorf("%d items: %q, want the first %d and an error", maxItems+1, said(problems), maxItems)
+			}
+		})
+	}
 	t.Run("many problems", func(t *testing.T) {
 		var text strings.Builder
 		text.WriteString(plainMirror)
@@ -704,6 +735,32 @@ func TestParseMirrorIsBounded(t *testing.T) {
 			t.Errorf("%d problems, want no more than %d", len(problems), maxProblems)
 		}
 	})
+}
+
+// What a file holds must not reach the terminal of a reviewer as it is, nor make
+// a line that looks like another problem.
+func TestProblemsArePrintable(t *testing.T) {
+	const evil = `"\e[2J\u202e\nmirrors.d/other.yml:1: fine"`
+	for key, text := range map[string]string{
+		"cloud_regions": plainMirror + "cloud_type: aws\ncloud_regions: " + evil + "\n",
+		"subnets":       plainMirror + "subnets: [" + evil + "]\n",
+		"carries":       plainMirror + "carries: {versions: " + evil + "}\n",
+		"a key":         plainMirror + evil + ": x\n",
+		"a number":      plainMirror + "sponsor: 0." + strings.Repeat("1", 5000) + "\n",
+	} {
+		const file = "m\x1b[2J\n.yaml"
+		_, problems := LintMirror(file, []byte(text))
+		problems = append(problems, nameProblems(file)...)
+		if len(problems) < 2 {
+			t.Errorf("%s: nothing is said of it", key)
+		}
+		for _, p := range problems {
+			line := p.String()
+			if len(line) > 1000 || strings.ContainsFunc(line, func(c rune) bool { return !unicode.IsPrint(c) }) {
+				t.Errorf("%s: %.1000q", key, line)
+			}
+		}
+	}
 }
 
 func TestProblemString(t *testing.T) {

@@ -30,7 +30,7 @@ type Problem struct {
 // String returns "file:line: path: what is wrong; what to write instead".
 func (p Problem) String() string {
 	var b strings.Builder
-	b.WriteString(p.File)
+	b.WriteString(printable(p.File)) // named by a stranger too
 	if p.Line > 0 {
 		fmt.Fprintf(&b, ":%d", p.Line)
 	}

@@ -53,12 +53,12 @@ func (r *reader) add(isError bool, line int, path, text, remedy string) {
 	// Errors get as much room again: the one that makes a file unusable may come
 	// behind any number of warnings.
 	if len(r.problems) < maxProblems || isError && len(r.problems) < 2*maxProblems {
-		r.problems = append(r.problems, Problem{r.file, line, printable(path), isError, printable(text), remedy})
+		r.problems = append(r.problems, Problem{r.file, line, printable(path), isError, printable(text), printable(remedy)})
 	}
 }
 
 // printable replaces what would end the line of a message, or colour the terminal
-// of who reads it: paths hold the keys of the file.
+// of who reads it: messages hold keys and values of the file.
 func printable(s string) string {
 	return strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
@@ -186,6 +186,20 @@ func (s section) scalar(key string) (string, *yaml.Node) {
 		s.r.warnf(n, s.at(key), "remove it", "space around the value")
 	}
 	return v, n
+}
+
+// maxItems bounds a list of words or numbers, which is looked through once for
+// each of its items, and later for each question that a client asks. Networks
+// have a dozen versions; a real mirror lists four AS numbers.
+const maxItems = 1000
+
+// isFull reports a list that has maxItems already, when one more comes.
+func (s section) isFull(items int, n *yaml.Node, path string) bool {
+	if items < maxItems {
+		return false
+	}
+	s.r.errorf(n, path, "write fewer", "a list of more than %d; the rest is not read", maxItems)
+	return true
 }
 
 // text is scalar for what people read: one line, no control characters.

@@ -133,7 +133,8 @@ func (s compiledSchema) translate(e *jsonschema.ValidationError, nodes map[strin
 		return all
 	case "type":
 		if rule["type"] == "string" && node.Kind == yaml.ScalarNode {
-			return one(fmt.Sprintf("%s is %s for other software, not a text", node.Value, kind(node)), fmt.Sprintf("write %q with the quotes", node.Value))
+			value := strictyaml.Clip(node.Value)
+			return one(fmt.Sprintf("%s is %s for other software, not a text", value, kind(node)), fmt.Sprintf("write %q with the quotes", value))
 		}
 		remedy := write(rule, "write another kind of value")
 		if node.Kind == yaml.ScalarNode {
@@ -143,7 +144,7 @@ func (s compiledSchema) translate(e *jsonschema.ValidationError, nodes map[strin
 				remedy = fmt.Sprintf("write [%s]", strictyaml.Clip(node.Value))
 			case "integer", "number":
 				if notNumber == nil {
-					remedy = fmt.Sprintf("write %s without quotes", node.Value)
+					remedy = fmt.Sprintf("write %s without quotes", strictyaml.Clip(node.Value))
 				}
 			}
 		}
