@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -572,6 +574,32 @@ func BenchmarkRoute(b *testing.B) {
 				b.Fatalf("%d answers to %d requests", conn.answers.Load(), want)
 			}
 		})
+	}
+}
+
+// What TestServeHello serves, and where.
+var (
+	helloAddr = flag.String("hello.addr", "", "serve gin hello world on this address: for cmd/bench")
+	helloBody = flag.String("hello.body", "", "and say this")
+)
+
+// TestServeHello is no test: it is the server that cmd/bench compares ours with,
+// here because nothing else but this package may use gin. It ends with SIGTERM.
+func TestServeHello(t *testing.T) {
+	if *helloAddr == "" {
+		t.Skip("not asked to by cmd/bench, with -hello.addr")
+	}
+	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
+	defer stop()
+	r := gin.New()
+	r.GET("/mirrorlist/9/baseos", func(c *gin.Context) { c.String(http.StatusOK, *helloBody) })
+	srv := &http.Server{
+		Addr: *helloAddr, Handler: r, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout,
+		WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+	}
+	defer context.AfterFunc(ctx, func() { srv.Close() })()
+	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
 	}
 }
 

@@ -226,8 +226,14 @@ func decodeOrders(b []byte, key uint64, mirrors int) (*orders, error) {
 	for i := range o.start {
 		o.start[i] = binary.LittleEndian.Uint32(body[head+4*i:])
 	}
-	for i := range o.data {
-		o.data[i] = binary.LittleEndian.Uint16(body[head+4*starts+2*i:])
+	words := body[head+4*starts:]
+	data := o.data
+	for ; len(data) >= 4; data, words = data[4:], words[8:] {
+		w := binary.LittleEndian.Uint64(words)
+		data[0], data[1], data[2], data[3] = uint16(w), uint16(w>>16), uint16(w>>32), uint16(w>>48)
+	}
+	for i := range data {
+		data[i] = binary.LittleEndian.Uint16(words[2*i:])
 	}
 	// The checksum says that the file is what was written; this, that what was
 	// written can be walked.

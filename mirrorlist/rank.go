@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"sort"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -19,23 +20,35 @@ import (
 const classes = 4096
 
 // A draw is the table of one hour: the same on every node that has the secret.
+// Its classes enter the hour one after another, the last class first, and leave
+// it so; it has the rows of those that are in it, or will be soon.
 type draw struct {
 	hour   int64    // hours since 1970
 	width  int      // mirrors
 	scores []uint32 // [class*width+mirror], as the bits of a positive float32
+
+	// Classes first to end-1 have their rows. The rest of scores must not be read:
+	// it may be written while this draw is in use, for the one that comes after.
+	first, end int
 }
 
 // newDraw makes the table of one hour. weights are Mbit/s.
 func newDraw(hour int64, names []uint64, weights []int, secret uint64) *draw {
-	d := &draw{hour: hour, width: len(names), scores: make([]uint32, classes*len(names))}
+	d := &draw{hour: hour, width: len(names), scores: make([]uint32, classes*len(names)), end: classes}
+	d.fill(0, classes, names, weights, secret)
+	return d
+}
+
+// fill computes the rows of the classes first to end-1.
+func (d *draw) fill(first, end int, names []uint64, weights []int, secret uint64) {
 	inverse := make([]float64, len(weights))
 	for i, w := range weights {
 		inverse[i] = 1 / float64(w)
 	}
 	var b [16]byte
-	for class := range classes {
-		binary.LittleEndian.PutUint64(b[8:], uint64(hour)<<16|uint64(class))
-		row := d.scores[class*d.width:][:d.width]
+	for class := first; class < end; class++ {
+		binary.LittleEndian.PutUint64(b[8:], uint64(d.hour)<<16|uint64(class))
+		row := d.row(class)
 		for i, name := range names {
 			binary.LittleEndian.PutUint64(b[:], name)
 			// 53 bits, moved off zero: the logarithm is finite.
@@ -43,8 +56,10 @@ func newDraw(hour int64, names []uint64, weights []int, secret uint64) *draw {
 			row[i] = math.Float32bits(float32(-math.Log(u) * inverse[i]))
 		}
 	}
-	return d
 }
+
+// has reports whether the row of a class may be read.
+func (d *draw) has(class int) bool { return d.first <= class && class < d.end }
 
 // row returns the draws of one class.
 func (d *draw) row(class int) []uint32 { return d.scores[class*d.width:][:d.width] }
@@ -59,14 +74,24 @@ func (d *draw) coin(class int) float64 {
 }
 
 // draws are the tables of successive hours; a class enters its next hour at an
-// offset of its own, so two of them are in use at any time.
+// offset of its own, so two of them are in use at most times.
 type draws []*draw
 
-// at returns the table of a class at a time. Outside the hours it has, the
+// at returns the table of a class at a time. Outside the time it was made for the
 // nearest one serves: an order that is an hour old is still an order.
 func (ds draws) at(now time.Time, class int) *draw {
-	hour := hourOf(now, class) - ds[0].hour
-	return ds[max(0, min(hour, int64(len(ds)-1)))]
+	i := int(max(0, min(hourOf(now, class)-ds[0].hour, int64(len(ds)-1))))
+	if ds[i].has(class) {
+		return ds[i]
+	}
+	for away := 1; ; away++ {
+		if i-away >= 0 && ds[i-away].has(class) {
+			return ds[i-away]
+		}
+		if i+away < len(ds) && ds[i+away].has(class) {
+			return ds[i+away]
+		}
+	}
 }
 
 // hourOf returns the hour that a class is in. Hours begin at an offset that is
@@ -75,22 +100,35 @@ func hourOf(now time.Time, class int) int64 {
 	return (now.Unix() + int64(class)*3600/classes) / 3600
 }
 
-// next returns the tables needed at now and for at least half an hour after it,
-// reusing those that ds has.
+// drawsAhead is how long before a class enters an hour its row is made: longer than
+// a keeper is ever held up. One that looks every few seconds makes a few rows each
+// time, and never a whole table at once.
+const drawsAhead = 30 * time.Minute
+
+// next returns the tables needed at now and until drawsAhead later, reusing the
+// rows that ds has. It may be called again only with the draws that it returned
+// last, because they grow in place.
 func (ds draws) next(now time.Time, names []uint64, weights []int, secret uint64) draws {
-	first, last := hourOf(now, 0), hourOf(now.Add(30*time.Minute), classes-1)
+	until := now.Add(drawsAhead)
 	var out draws
-	for hour := first; hour <= last; hour++ {
-		var have *draw
-		for _, d := range ds {
-			if d.hour == hour {
-				have = d
+	for hour := hourOf(now, 0); hour <= hourOf(until, classes-1); hour++ {
+		// Classes enter and leave an hour in descending order.
+		first := sort.Search(classes, func(c int) bool { return hourOf(until, c) >= hour })
+		end := sort.Search(classes, func(c int) bool { return hourOf(now, c) > hour })
+		d := &draw{hour: hour, width: len(names), first: first, end: end}
+		for _, have := range ds {
+			if have.hour != hour || first > have.end || end > have.end {
+				continue // another hour, or the clock was set back
 			}
+			d.scores, d.end = have.scores, have.end
+			d.first = min(first, have.first)
+			d.fill(d.first, have.first, names, weights, secret)
 		}
-		if have == nil {
-			have = newDraw(hour, names, weights, secret)
+		if d.scores == nil {
+			d.scores = make([]uint32, classes*d.width)
+			d.fill(first, end, names, weights, secret)
 		}
-		out = append(out, have)
+		out = append(out, d)
 	}
 	return out
 }

@@ -353,11 +353,17 @@ func (g *geometry) addClouds(in *inputs) {
 			entries = append(entries, geo.Entry{Prefix: r.Prefix, Value: n})
 		}
 	}
+	var inClouds []uint16
+	for i := range g.mirrors {
+		if g.mirrors[i].CloudType != "" {
+			inClouds = append(inClouds, uint16(i))
+		}
+	}
 	var sets [][]geo.SetMember
 	g.clouds, sets = geo.NewSetRanges(entries)
 	for _, s := range sets {
 		var on []onCloud
-		for i := range g.mirrors {
+		for _, i := range inClouds {
 			m := &g.mirrors[i]
 			t, ok := tierCloud, false
 			for _, member := range s {
@@ -372,7 +378,7 @@ func (g *geometry) addClouds(in *inputs) {
 				}
 			}
 			if ok {
-				on = append(on, onCloud{uint16(i), t})
+				on = append(on, onCloud{i, t})
 			}
 		}
 		slices.SortStableFunc(on, func(a, b onCloud) int { return cmp.Compare(a.tier, b.tier) })
