@@ -108,8 +108,13 @@ func (r *reader) network(root *yaml.Node) *Network {
 // checkNetwork reports values that contradict each other.
 func (r *reader) checkNetwork(s section, n *Network) {
 	for _, from := range slices.Sorted(maps.Keys(n.Aliases)) {
-		if to := n.Aliases[from]; !slices.Contains(n.Versions, to) {
+		to := n.Aliases[from]
+		switch final, isAlias := n.Aliases[to]; {
+		case !slices.Contains(n.Versions, to):
 			r.errorf(s.values["duplicated_versions"], "duplicated_versions."+string(from), "write one of versions", "%q is not a version of the network", to)
+		case isAlias && final != to:
+			r.errorf(s.values["duplicated_versions"], "duplicated_versions."+string(from), "write what it stands for", "%q is an alias itself, and has no directory; this one is left out", to)
+			delete(n.Aliases, from)
 		}
 	}
 	for _, v := range n.Served() {

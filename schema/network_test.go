@@ -232,6 +232,10 @@ func TestParseNetworkQuirks(t *testing.T) {
 			said: []string{`E :7: duplicated_versions.9: "9.7" is not a version of the network; write one of versions`},
 		},
 		{
+			name: "an alias of an alias", text: swap(`"9": "9.8"`, `"el9": "9", "9": "9.8"`),
+			said: []string{`E :7: duplicated_versions.el9: "9" is an alias itself, and has no directory; this one is left out; write what it stands for`},
+		},
+		{
 			name: "a version without architectures", text: swap(`  "8": [x86_64, aarch64]`+"\n", ""),
 			said: []string{`E :11: arches: version 8.10 has no architecture; write a list under "8"`},
 		},
@@ -280,6 +284,21 @@ func TestParseNetworkQuirks(t *testing.T) {
 				t.Errorf("usable: %t, want %t", n != nil, !tt.unusable)
 			}
 		})
+	}
+}
+
+// What an alias of an alias gets would depend on which of the two is looked at
+// first.
+func TestAliasOfAnAliasIsLeftOut(t *testing.T) {
+	n, _ := ParseNetwork("network.yml", []byte(strings.Replace(smallNetwork, `"9": "9.8"`, `"el9": "9", "9": "9.8"`, 1)))
+	if n == nil {
+		t.Fatal("the network is not usable")
+	}
+	if v, ok := n.Resolve("el9"); ok {
+		t.Errorf("Resolve(el9) = %q, want nothing", v)
+	}
+	if v, _ := n.Resolve("9"); v != "9.8" {
+		t.Errorf("Resolve(9) = %q, want 9.8", v)
 	}
 }
 
