@@ -102,6 +102,10 @@ func TestUnitsConfineTheirDaemon(t *testing.T) {
 		if len(got["Service.SystemCallFilter"]) == 0 {
 			t.Errorf("%s: SystemCallFilter is not set", unit)
 		}
+		// Without it daemons look for their cache in the home directory.
+		if len(got["Service.CacheDirectory"]) > 0 && !slices.Contains(got["Service.Environment"], "XDG_CACHE_HOME=%C") {
+			t.Errorf("%s: CacheDirectory is set, and XDG_CACHE_HOME is not: %q", unit, got["Service.Environment"])
+		}
 		if user := "u " + strings.Join(got["Service.User"], " ") + " "; !strings.Contains(read(t, "meridian.sysusers"), "\n"+user) {
 			t.Errorf("%s: the user %q is not in meridian.sysusers", unit, got["Service.User"])
 		}
@@ -155,6 +159,7 @@ func TestContainerfile(t *testing.T) {
 		"RUN CGO_ENABLED=0 go build ",
 		"\nFROM scratch\n",
 		"\nUSER 65532:65532\n",
+		"\nENV XDG_CACHE_HOME=/var/cache\n", // of which the server uses meridian, made above
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the Containerfile has no %q", want)
