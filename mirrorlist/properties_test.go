@@ -874,7 +874,7 @@ func TestExplanationIsTheAnswer(t *testing.T) {
 			if len(seen) != len(w.in.mirrors) {
 				t.Fatalf("%+v: %d of %d mirrors are explained", e, len(seen), len(w.in.mirrors))
 			}
-			if i%8 > 0 {
+			if i%32 > 0 {
 				continue
 			}
 			in.All = false

@@ -106,7 +106,7 @@ func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
 // clip keeps what a client sent short enough to be repeated to it.
 func clip(s string) string {
 	if len(s) > 64 {
-		s = s[:64] + "…"
+		s = strings.ToValidUTF8(s[:64], "") + "…"
 	}
 	return s
 }
