@@ -713,7 +713,7 @@ func (k *keeper) loop(ctx context.Context) error {
 	look := func() {
 		if !looking {
 			looking = true
-			settle.Reset(settleEvery)
+			settle.Reset(0)
 		}
 	}
 	for {

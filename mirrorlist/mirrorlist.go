@@ -332,25 +332,25 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error {
 	cfg := s.opts.Config
 	handler, admin := s.Handlers()
-	type listener struct {
-		net.Listener
+	type door struct {
+		*listener
 		http.Handler
 	}
-	var listeners []listener
+	var doors []door
 	open := func(addr string, h http.Handler) (string, error) {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		l, err := listen(addr)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return "", fmt.Errorf("mirrorlist: another program listens on %s: stop it, or write another address: %w", addr, err)
 		}
 		if err != nil {
 			return "", fmt.Errorf("mirrorlist: %w", err)
 		}
-		listeners = append(listeners, listener{l, h})
+		doors = append(doors, door{l, h})
 		return l.Addr().String(), nil
 	}
 	defer func() {
-		for _, l := range listeners {
-			l.Close()
+		for _, d := range doors {
+			d.listener.Close()
 		}
 	}()
 	mainAddr, err := open(cfg.Listen, handler)
@@ -367,19 +367,19 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keeper.run(ctx) })
 	limits := s.opts.Timeouts.withDefaults()
-	for i, l := range listeners {
+	for i, d := range doors {
 		srv := &http.Server{
-			Handler: l.Handler, ReadHeaderTimeout: limits.Header, ReadTimeout: limits.Read,
+			Handler: d.Handler, ReadHeaderTimeout: limits.Header, ReadTimeout: limits.Read,
 			WriteTimeout: limits.Write, IdleTimeout: limits.Idle, MaxHeaderBytes: maxHeader,
 			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		}
-		serve := func() error { return srv.Serve(l.Listener) }
+		serve := func() error { return srv.Serve(d.listener) }
 		if i == 0 && cfg.TLS.Cert != "" {
 			srv.TLSConfig = s.tlsConfig()
-			serve = func() error { return srv.ServeTLS(l.Listener, "", "") }
+			serve = func() error { return srv.ServeTLS(d.listener, "", "") }
 		}
 		g.Go(func() error {
-			if err := serve(); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve(); ctx.Err() == nil {
 				return fmt.Errorf("mirrorlist: %w", err)
 			}
 			return nil
@@ -388,7 +388,7 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 			<-ctx.Done()
 			drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), limits.Drain)
 			defer cancel()
-			if err := srv.Shutdown(drain); err != nil {
+			if err := d.drain(drain, srv); err != nil {
 				// No failure: a client that does not read its answer must not make
 				// the service manager believe that the server broke.
 				s.log.Warn("requests were cut off", "after", limits.Drain, "err", err)
@@ -401,6 +401,62 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 		ready(mainAddr, adminAddr)
 	}
 	return g.Wait()
+}
+
+// A listener counts its connections, so that a stop can wait for them.
+type listener struct {
+	*net.TCPListener
+	open atomic.Int64
+}
+
+func listen(addr string) (*listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &listener{TCPListener: l.(*net.TCPListener)}, nil
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	l.open.Add(1)
+	return &connection{TCPConn: c, of: l}, nil
+}
+
+type connection struct {
+	*net.TCPConn
+	of     *listener
+	closed atomic.Bool
+}
+
+func (c *connection) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		c.of.open.Add(-1)
+	}
+	return c.TCPConn.Close()
+}
+
+// drain accepts no more, and waits until each connection has been given the
+// answer to the request that it was in the middle of. [http.Server.Shutdown]
+// alone would hang up on those whose header was not complete.
+func (l *listener) drain(ctx context.Context, srv *http.Server) error {
+	l.Close()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for l.open.Load() > 0 {
+		// Each call closes the connections that are idle by now, or have said
+		// nothing for five seconds.
+		srv.SetKeepAlivesEnabled(false)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return srv.Shutdown(ctx)
 }
 
 // Reload reads every file again, now. With force it accepts what a change of

@@ -141,6 +141,11 @@ func (s *Server) wrap(h func(*gin.Context) error) gin.HandlerFunc {
 				c.String(http.StatusInternalServerError, "internal error\n")
 			}
 		}()
+		if c.Request.TransferEncoding != nil {
+			// No client of ours sends chunks. A proxy before us may have read the
+			// length that came with them, and take what follows for a body.
+			c.Header("Connection", "close")
+		}
 		err := h(c)
 		if err == nil {
 			s.counts.status(c.Writer.Status())
