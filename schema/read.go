@@ -58,8 +58,13 @@ func (r *reader) add(isError bool, line int, path, text, remedy string) {
 }
 
 // printable replaces what would end the line of a message, or colour the terminal
-// of who reads it: messages hold keys and values of the file.
+// of who reads it, and cuts what is too long for a line: messages hold keys and
+// values of the file.
 func printable(s string) string {
+	const longest = 500
+	if len(s) > longest {
+		s = strings.ToValidUTF8(s[:longest], "") + "…"
+	}
 	return strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return unicode.ReplacementChar
