@@ -90,11 +90,11 @@ type scratch struct {
 	picks []pick
 
 	place uint32
-	site  site
+	home  [2]byte // the client's country, zero when not known
 	asn   uint32
 
 	base, mask, taken set
-	cands             []cand
+	cands             []cand // room for every mirror
 
 	// For what the precomputed orders do not reach.
 	ranked []rankedSeat
@@ -109,22 +109,24 @@ type rankedSeat struct {
 	rank   uint8
 }
 
-// cand is a candidate of one band. Keys order it: last in the band, sunk, not in
-// the client's ASN, then the draw; the number of the mirror breaks ties.
-type cand struct {
-	key uint64
-	pick
-}
+// cand is a candidate of one band, as the number that orders it, smaller first: last
+// in the band, sunk, not in the client's ASN, then the draw; the number of the
+// mirror breaks ties.
+type cand uint64
 
 const (
-	keyLast    = 1 << 63
-	keySunk    = 1 << 62
-	keyForeign = 1 << 61
+	keyLast    cand = 1 << 63
+	keySunk    cand = 1 << 62
+	keyForeign cand = 1 << 61
 )
+
+func (c cand) mirror() uint16 { return uint16(c) }
+func (c cand) score() uint32  { return uint32(c >> 16) }
 
 func (s *scratch) fit(t *Table) {
 	if n := len(t.public); len(s.base) != n {
 		s.base, s.mask, s.taken = make(set, n), make(set, n), make(set, n)
+		s.cands = make([]cand, 0, 64*n)
 	}
 	clear(s.taken)
 	s.picks = s.picks[:0]
@@ -143,12 +145,10 @@ func (s *scratch) take(p pick) {
 func (t *Table) decide(q *question, s *scratch) {
 	s.fit(t)
 	h := &t.health[q.slot]
-	s.place, s.asn, s.site = geo.NoPlace, 0, site{}
+	s.place, s.asn, s.home = geo.NoPlace, 0, [2]byte{}
 	if q.addr.IsValid() {
 		s.place, s.asn = t.db.Find(q.addr), t.db.ASN(q.addr)
-		if s.place != geo.NoPlace {
-			s.site = t.siteOf(s.place)
-		}
+		s.home, _, _, _ = t.db.Locate(s.place)
 	}
 	class := int(q.hash % classes)
 	d := t.draws.at(q.now, class)
@@ -157,8 +157,12 @@ func (t *Table) decide(q *question, s *scratch) {
 		r.depth = max(q.limit, len(t.mirrors))
 	}
 
-	if q.addr.IsValid() && !q.public && r.monopoly() {
-		return
+	if q.addr.IsValid() {
+		r.subnets, r.clouds, r.as = t.subnetsOf(q.addr), t.cloudsOf(q.addr), t.asns[s.asn]
+		r.near = len(r.subnets) > 0 || len(r.clouds) > 0 || len(r.as.declared) > 0
+		if r.near && !q.public && r.monopoly() {
+			return
+		}
 	}
 	r.rank()
 	if q.addr.Is6() {
@@ -175,13 +179,19 @@ type ranking struct {
 	row    []uint32 // the client's draws
 	coin   float64
 	depth  int // how many mirrors to take
+
+	// What may be on-net; near if anything is.
+	near    bool
+	subnets []onSubnet
+	clouds  []onCloud
+	as      onASN
 }
 
 // rank takes the first mirrors of the whole order. That the order is longer
 // never changes how it begins.
 func (r *ranking) rank() {
 	r.base.and(r.health.list, r.table.schemes[r.tree][r.want])
-	if r.addr.IsValid() {
+	if r.near {
 		r.onNet()
 	}
 	r.geographic()
@@ -205,14 +215,14 @@ func (r *ranking) monopoly() bool {
 		}
 	}
 	p := pick{flags: monopoly}
-	for _, on := range t.subnetsOf(r.addr) {
+	for _, on := range r.subnets {
 		if best >= 0 && on.bits < bits {
 			break
 		}
 		better(on.mirror, on.bits)
 	}
 	if best < 0 {
-		for _, on := range t.cloudsOf(r.addr) {
+		for _, on := range r.clouds {
 			if best >= 0 && on.tier != p.tier {
 				break
 			}
@@ -222,7 +232,7 @@ func (r *ranking) monopoly() bool {
 	}
 	if best < 0 {
 		p.tier = tierASN
-		for _, m := range t.asns[r.asn] {
+		for _, m := range r.as.declared {
 			better(m, 0)
 		}
 	}
@@ -246,35 +256,35 @@ func (r *ranking) onNet() {
 	if r.public {
 		r.mask.and(r.mask, t.public)
 	}
-	for on := t.subnetsOf(r.addr); len(on) > 0; {
+	for on := r.subnets; len(on) > 0; {
 		n := 1
 		for n < len(on) && on[n].bits == on[0].bits {
 			n++
 		}
 		r.begin()
 		for _, o := range on[:n] {
-			r.candidate(o.mirror, tierSubnet, 0)
+			r.candidate(o.mirror)
 		}
-		r.end()
+		r.end(tierSubnet, 0, 0)
 		on = on[n:]
 	}
-	for on := t.cloudsOf(r.addr); len(on) > 0; {
+	for on := r.clouds; len(on) > 0; {
 		n := 1
 		for n < len(on) && on[n].tier == on[0].tier {
 			n++
 		}
 		r.begin()
 		for _, o := range on[:n] {
-			r.candidate(o.mirror, o.tier, 0)
+			r.candidate(o.mirror)
 		}
-		r.end()
+		r.end(on[0].tier, 0, 0)
 		on = on[n:]
 	}
 	r.begin()
-	for _, m := range t.asns[r.asn] {
-		r.candidate(m, tierASN, 0)
+	for _, m := range r.as.declared {
+		r.candidate(m)
 	}
-	r.end()
+	r.end(tierASN, 0, 0)
 }
 
 // geographic fills the list with public mirrors by distance: those of the
@@ -323,14 +333,13 @@ func (r *ranking) walkCountries(old bool) {
 // walk takes mirrors of r.mask in geographic order until the list is full.
 func (r *ranking) walk(flags pickFlags) {
 	t := r.table
-	if r.site.country == ([2]byte{}) {
+	if len(r.picks) > 0 {
+		r.mask.without(r.mask, r.taken)
+	}
+	if r.home == ([2]byte{}) {
 		r.begin()
-		for w, word := range r.mask {
-			for ; word != 0; word &= word - 1 {
-				r.candidate(uint16(w<<6|bits.TrailingZeros64(word)), tierShuffle, 0)
-			}
-		}
-		r.endWith(flags)
+		r.candidates()
+		r.end(tierShuffle, 0, flags)
 		return
 	}
 	for bands := t.orders.of(r.place); len(bands) > 0; {
@@ -358,13 +367,13 @@ func (r *ranking) walk(flags pickFlags) {
 // rankAll sorts the mirrors of r.mask that are not taken yet by rank into
 // r.whole, and leaves in r.ends where each rank ends. It returns their number.
 func (r *ranking) rankAll() int {
-	t := r.table
+	t, here := r.table, r.table.siteOf(r.place)
 	clear(r.ends[:])
 	r.ranked = r.ranked[:0]
 	for i := range t.seats {
 		m := &t.seats[i]
 		if r.mask.has(m.mirror) && !r.taken.has(m.mirror) {
-			k := r.site.rankOf(m)
+			k := here.rankOf(m)
 			r.ends[k]++
 			r.ranked = append(r.ranked, rankedSeat{m.mirror, uint8(k)})
 		}
@@ -386,73 +395,91 @@ func (r *ranking) rankAll() int {
 	return n
 }
 
-// band takes the eligible mirrors of one geographic band.
+// band takes the eligible mirrors of one geographic band. None of those in r.mask
+// may have been taken.
 func (r *ranking) band(rank int, mirrors []uint16, flags pickFlags) {
+	cands, mask, keys, row := r.cands[:0], r.mask, r.table.keys, r.row
+	for _, m := range mirrors {
+		if mask.has(m) {
+			cands = append(cands, keys[m]|cand(row[m])<<16)
+		}
+	}
+	if r.cands = cands; len(cands) == 0 {
+		return
+	}
 	t := tierCountry
 	if rank >= foreign {
 		t = tierWorld
 	}
-	r.begin()
-	for _, m := range mirrors {
-		r.candidate(m, t, uint8(rank))
-	}
-	r.endWith(flags)
+	r.end(t, rank, flags)
 }
 
 func (r *ranking) begin() { r.cands = r.cands[:0] }
 
 // candidate adds a mirror to the band under way if it is eligible.
-func (r *ranking) candidate(m uint16, t tier, rank uint8) {
-	if !r.mask.has(m) || r.taken.has(m) {
-		return
+func (r *ranking) candidate(m uint16) {
+	if r.mask.has(m) && !r.taken.has(m) {
+		r.cands = append(r.cands, r.table.keys[m]|cand(r.row[m])<<16)
 	}
-	score := r.row[m]
-	c := cand{key: uint64(score)<<16 | uint64(m) | keyForeign, pick: pick{mirror: m, tier: t, rank: rank, score: score}}
-	if tab := r.table; tab.anycast.has(m) {
-		c.key |= keyLast
-	} else if r.asn != 0 && tab.ownASN[m] == r.asn {
-		c.key &^= keyForeign
-		c.flags |= sameASN
-	}
-	r.cands = append(r.cands, c)
 }
 
-func (r *ranking) end() { r.endWith(0) }
-
-// endWith takes the best of the band, as many as the list has room for.
-func (r *ranking) endWith(flags pickFlags) {
-	if r.health.lags {
-		r.sink()
+// candidates adds all of r.mask. None of them may have been taken.
+func (r *ranking) candidates() {
+	cands, keys, row := r.cands, r.table.keys, r.row
+	for w, word := range r.mask {
+		for ; word != 0; word &= word - 1 {
+			m := w<<6 | bits.TrailingZeros64(word)
+			cands = append(cands, keys[m]|cand(row[m])<<16)
+		}
 	}
-	r.best(flags)
+	r.cands = cands
 }
 
-// best is endWith for a band in which all are equally fresh.
-func (r *ranking) best(flags pickFlags) {
+// end takes the best of the band, as many as the list has room for.
+func (r *ranking) end(t tier, rank int, flags pickFlags) {
+	r.best(t, rank, flags, r.health.lags && r.sink())
+}
+
+// best takes the first of the band. With late, some of it lag behind.
+func (r *ranking) best(t tier, rank int, flags pickFlags, late bool) {
 	room := r.depth - len(r.picks)
 	if room <= 0 {
 		return
+	}
+	if r.as.own {
+		for i, c := range r.cands {
+			if r.table.ownASN[c.mirror()] == r.asn {
+				r.cands[i] = c &^ keyForeign
+			}
+		}
 	}
 	// Keep the best in order at the front of cands: bands are large, lists are
 	// short, and most candidates lose their first comparison.
 	best := r.cands[:0]
 	for _, c := range r.cands {
-		if len(best) == room {
-			if c.key > best[room-1].key {
-				continue
-			}
-			best = best[:room-1]
-		}
 		i := len(best)
-		best = best[:i+1]
-		for ; i > 0 && best[i-1].key > c.key; i-- {
+		if i < room {
+			best = best[:i+1]
+		} else if i--; c > best[i] {
+			continue
+		}
+		for ; i > 0 && best[i-1] > c; i-- {
 			best[i] = best[i-1]
 		}
 		best[i] = c
 	}
 	for _, c := range best {
-		c.flags |= flags
-		r.take(c.pick)
+		p := pick{mirror: c.mirror(), tier: t, rank: uint8(rank), flags: flags, score: c.score()}
+		if c&keyForeign == 0 {
+			p.flags |= sameASN
+		}
+		if late && r.health.lag.has(p.mirror) {
+			p.flags |= lagging
+			if c&keySunk != 0 {
+				p.flags |= sunk
+			}
+		}
+		r.take(p)
 	}
 }
 
@@ -465,33 +492,30 @@ const (
 	freshAll  = 0.6
 )
 
-// sink marks the lagging mirrors of the band, and puts the fresh ones before
-// them for as large a part of the clients as the fresh have bandwidth to serve.
-func (r *ranking) sink() {
-	var fresh, all int
-	for i := range r.cands {
-		c := &r.cands[i]
-		w := r.table.weights[c.mirror]
+// sink puts the fresh mirrors of the band before the lagging ones, for as large a
+// part of the clients as the fresh have bandwidth to serve. It reports whether
+// some are lagging.
+func (r *ranking) sink() (late bool) {
+	lag, weights := r.health.lag, r.table.weights
+	old, all := 0, 0
+	for _, c := range r.cands {
+		m := c.mirror()
+		w := weights[m]
 		all += w
-		if r.health.lag.has(c.mirror) {
-			c.flags |= lagging
-		} else {
-			fresh += w
+		// Without a branch: which mirrors lag is anybody's guess.
+		old += w & -int(lag[m>>6]>>(m&63)&1)
+	}
+	if old == 0 {
+		return false
+	}
+	share := (float64(all-old)/float64(all) - freshSome) / (freshAll - freshSome)
+	if r.coin < share {
+		for i, c := range r.cands {
+			m := c.mirror()
+			r.cands[i] = c | keySunk&-cand(lag[m>>6]>>(m&63)&1)
 		}
 	}
-	if all == 0 {
-		return
-	}
-	share := (float64(fresh)/float64(all) - freshSome) / (freshAll - freshSome)
-	if r.coin >= share {
-		return
-	}
-	for i := range r.cands {
-		if c := &r.cands[i]; c.flags&lagging != 0 {
-			c.key |= keySunk
-			c.flags |= sunk
-		}
-	}
+	return true
 }
 
 // lastResort answers when no mirror may be listed: an old list is better than
@@ -515,12 +539,8 @@ func (r *ranking) lastResort() {
 			}
 			r.mask.and(r.base, t.public)
 			r.begin()
-			for w, word := range r.mask {
-				for ; word != 0; word &= word - 1 {
-					r.candidate(uint16(w<<6|bits.TrailingZeros64(word)), tier, 0)
-				}
-			}
-			r.best(0)
+			r.candidates()
+			r.best(tier, 0, 0, false)
 			if len(r.picks) > 0 {
 				return
 			}

@@ -278,7 +278,7 @@ func (t *Table) whyNot(q *question, s *scratch, i uint16) string {
 func (t *Table) serves(a netip.Addr, asn uint32, i uint16) bool {
 	return a.IsValid() && (slices.ContainsFunc(t.subnetsOf(a), func(on onSubnet) bool { return on.mirror == i }) ||
 		slices.ContainsFunc(t.cloudsOf(a), func(on onCloud) bool { return on.mirror == i }) ||
-		slices.Contains(t.asns[asn], i))
+		slices.Contains(t.asns[asn].declared, i))
 }
 
 // PrintJSON writes the explanation as the API gives it, indented.

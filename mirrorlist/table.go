@@ -65,6 +65,7 @@ type geometry struct {
 	names    []uint64 // hashes, for the draws
 	weights  []int    // Mbit/s
 	ownASN   []uint32 // of the mirror's address; 0: not known
+	keys     []cand   // what candidates are made of, beside a draw
 	seats    []seat   // public mirrors
 	public   set      // neither private nor in a cloud
 	monopoly set
@@ -81,7 +82,7 @@ type geometry struct {
 	subnetSets [][]onSubnet
 	clouds     *geo.Ranges
 	cloudSets  [][]onCloud
-	asns       map[uint32][]uint16
+	asns       map[uint32]onASN
 }
 
 // A scheme is a protocol that a client may ask for.
@@ -185,6 +186,12 @@ type onCloud struct {
 	tier   tier
 }
 
+// onASN is what mirrors have to do with one autonomous system.
+type onASN struct {
+	declared []uint16 // who want its clients
+	own      bool     // some have an address in it
+}
+
 // newGeometry arranges a network. It does not look at health.
 func newGeometry(in *inputs) *geometry {
 	n := len(in.mirrors)
@@ -192,7 +199,7 @@ func newGeometry(in *inputs) *geometry {
 		network: in.network, db: in.db,
 		byName: make(map[string]uint16, n), releases: map[string]*release{},
 		public: newSet(n), monopoly: newSet(n), anycast: newSet(n), none: newSet(n),
-		countries: map[[2]byte]set{}, asns: map[uint32][]uint16{},
+		countries: map[[2]byte]set{}, asns: map[uint32]onASN{},
 		trees: []tree{{}},
 	}
 	for _, m := range in.network.Modules {
@@ -253,12 +260,23 @@ func (g *geometry) addMirror(i uint16, m *schema.Mirror, in *inputs) {
 	} else {
 		own = in.db.ASN(r.addrs.first())
 		for _, asn := range m.ASN {
-			if !slices.Contains(g.asns[asn], i) {
-				g.asns[asn] = append(g.asns[asn], i)
+			if as := g.asns[asn]; !slices.Contains(as.declared, i) {
+				as.declared = append(as.declared, i)
+				g.asns[asn] = as
 			}
 		}
 	}
 	g.ownASN = append(g.ownASN, own)
+	if own != 0 {
+		as := g.asns[own]
+		as.own = true
+		g.asns[own] = as
+	}
+	key := keyForeign | cand(i)
+	if m.Anycast {
+		key |= keyLast
+	}
+	g.keys = append(g.keys, key)
 	if r.country != ([2]byte{}) {
 		s := g.countries[r.country]
 		if s == nil {
