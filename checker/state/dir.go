@@ -23,14 +23,16 @@ type Dir struct {
 
 	mu   sync.Mutex // guards what follows
 	of   os.FileInfo
-	last *Snapshot
+	last *Snapshot // what of is, or nil
+	err  error     // why of is none
 }
 
 // NewDir returns the state directory at path, which need not exist yet.
 func NewDir(path string) *Dir { return &Dir{path: path} }
 
 // Load reads the newest snapshot. As long as that is the one it read before, it
-// returns the same pointer.
+// returns the same pointer. A file that is no snapshot is an error, and so is one
+// of more than 256 MiB; it is not read again before it has changed.
 func (d *Dir) Load(context.Context) (*Snapshot, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -42,20 +44,38 @@ func (d *Dir) Load(context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
-	if d.last != nil && os.SameFile(fi, d.of) && fi.ModTime().Equal(d.of.ModTime()) && fi.Size() == d.of.Size() {
-		return d.last, nil
+	if d.of == nil || !os.SameFile(fi, d.of) || !fi.ModTime().Equal(d.of.ModTime()) || fi.Size() != d.of.Size() {
+		d.of = fi
+		if d.last, err = read(path, fi); err != nil {
+			err = fmt.Errorf("state: %s: %w", path, err)
+		}
+		d.err = err
+	}
+	return d.last, d.err
+}
+
+func read(path string, fi os.FileInfo) (*Snapshot, error) {
+	if !fi.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
 	}
 	if fi.Size() > maxSnapshot {
-		return nil, fmt.Errorf("state: %s: %d bytes is more than a snapshot can have (%d)", path, fi.Size(), maxSnapshot)
+		return nil, fmt.Errorf("%d bytes is more than a snapshot can have (%d)", fi.Size(), maxSnapshot)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("state: %w", err)
+		return nil, err
 	}
 	snap := new(Snapshot)
 	if err := json.Unmarshal(data, snap); err != nil {
-		return nil, fmt.Errorf("state: %s: %w", path, err)
+		return nil, err
 	}
-	d.last, d.of = snap, fi
+	if snap.Taken.IsZero() {
+		return nil, errors.New(`not a snapshot: it does not say when it was taken`)
+	}
+	for name, st := range snap.Mirrors {
+		if st == nil {
+			return nil, fmt.Errorf("not a snapshot: nothing is said of mirror %q", name)
+		}
+	}
 	return snap, nil
 }

@@ -102,6 +102,30 @@ const (
 	Unreached
 )
 
+var reachNames = [...]string{"untested", "reached", "unreached"}
+
+func (r Reach) String() string {
+	if int(r) < len(reachNames) {
+		return reachNames[r]
+	}
+	return reachNames[Untested]
+}
+
+// MarshalText writes the name.
+func (r Reach) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads a name. One that a newer release has added reads as
+// Untested.
+func (r *Reach) UnmarshalText(text []byte) error {
+	*r = Untested
+	for i, name := range reachNames {
+		if name == string(text) {
+			*r = Reach(i)
+		}
+	}
+	return nil
+}
+
 // Status is what the checker knows of one mirror.
 type Status struct {
 	Health map[Key]Health `json:"health"`
