@@ -1,0 +1,37 @@
+// The syncer command moves trees of repositories to the hosts that serve them,
+// and says what is in a tree. It never makes or signs a package, and writes
+// nothing but what its arguments name.
+package main
+
+import (
+	"context"
+
+	"meridian/cmd/internal/daemon"
+)
+
+const usage = `usage:
+    syncer manifest [-format compact|fedora] [-o FILE] [-previous FILE] TREE
+    syncer verify [-sample N] [-manifest FILE] [-json] TREE
+
+manifest lists everything in TREE with sizes, times and checksums. verify
+compares TREE with such a list, by default the one that was published with it,
+and ends with status 1 when they differ. "syncer VERB -h" says more.
+
+    syncer verify -sample 1000 .
+`
+
+func main() { daemon.Main(run) }
+
+func run(ctx context.Context, env daemon.Env) error {
+	verb, args, err := daemon.Verb(env, usage)
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "manifest":
+		return manifest(ctx, env, args)
+	case "verify":
+		return verify(ctx, env, args)
+	}
+	return daemon.Misuse("unknown command %q; syncer -h lists them", verb)
+}

@@ -1,0 +1,219 @@
+package syncer
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
+)
+
+// Read lists a tree and hashes its files. A file that previous has with the same
+// size and time is not read again; one that was written in the second in which
+// previous was made is, because its time cannot show a later change.
+//
+// What is neither file, directory nor symbolic link, and a link that leads out
+// of the tree, is an error that names it.
+func Read(ctx context.Context, tree string, previous *Manifest) (*Manifest, error) {
+	m, bad, err := walk(ctx, tree)
+	if err == nil {
+		err = problems(tree+" holds what cannot be published", bad)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := m.hash(ctx, tree, previous); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// walk lists a tree and hashes nothing. bad says of each name that must not be
+// published why.
+func walk(ctx context.Context, tree string) (m *Manifest, bad []string, err error) {
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer root.Close()
+	m = &Manifest{Time: time.Now().UTC()}
+	// Directories are listed as they come, and the result is sorted once.
+	dirs := []string{"."}
+	for len(dirs) > 0 {
+		dir := dirs[len(dirs)-1]
+		dirs = dirs[:len(dirs)-1]
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		infos, err := readDir(root, dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, info := range infos {
+			name := path.Join(dir, info.Name())
+			if ours(name) {
+				continue
+			}
+			e := Entry{Path: name}
+			switch info.Mode().Type() {
+			case 0:
+				e.Type, e.Size, e.ModTime = File, info.Size(), info.ModTime().UTC()
+			case fs.ModeDir:
+				e.Type = Dir
+				dirs = append(dirs, name)
+			case fs.ModeSymlink:
+				e.Type = Link
+				if e.Target, err = root.Readlink(name); err != nil {
+					return nil, nil, err
+				}
+				if why := leaves(root, name, e.Target); why != "" {
+					bad = append(bad, fmt.Sprintf("%+q is a link to %+q, %s", name, e.Target, why))
+				}
+			default:
+				bad = append(bad, fmt.Sprintf("%+q is a %s; a tree holds files, directories and links", name, kind(info.Mode())))
+			}
+			m.Entries = append(m.Entries, e)
+		}
+	}
+	slices.SortFunc(m.Entries, func(a, b Entry) int { return cmp.Compare(a.Path, b.Path) })
+	return m, bad, nil
+}
+
+// readDir does not sort and does not follow links. A file that vanishes while it
+// is listed is left out.
+func readDir(root *os.Root, dir string) ([]fs.FileInfo, error) {
+	f, err := root.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdir(-1)
+}
+
+// leaves says why a link must not be published; "" when it may. A link whose
+// target is missing may: nothing outside can be reached by it.
+func leaves(root *os.Root, name, target string) string {
+	if path.IsAbs(target) {
+		return "which is another place on every machine; make it relative"
+	}
+	// Whatever is there or not, the words of the target must stay inside.
+	depth := strings.Count(name, "/")
+	for part := range strings.SplitSeq(target, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			if depth--; depth < 0 {
+				return "outside the tree; make it lead to something inside"
+			}
+		default:
+			depth++
+		}
+	}
+	// And so must what the links on its way really lead to.
+	if _, err := root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "which cannot be followed inside the tree: " + errors.Unwrap(err).Error()
+	}
+	return ""
+}
+
+func kind(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeNamedPipe != 0:
+		return "pipe"
+	case m&fs.ModeSocket != 0:
+		return "socket"
+	case m&fs.ModeDevice != 0:
+		return "device"
+	}
+	return "special file"
+}
+
+// hash fills in the checksums of all files, from previous where it can.
+func (m *Manifest) hash(ctx context.Context, tree string, previous *Manifest) error {
+	var todo []*Entry
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		if e.Type != File {
+			continue
+		}
+		p := previous.Lookup(e.Path)
+		if p != nil && p.Hashed && p.Type == File && p.Size == e.Size && p.ModTime.Equal(e.ModTime) &&
+			e.ModTime.Before(previous.Time.Add(-time.Second)) && (p.SHA256 != "" || repository(e.Path) == "") {
+			e.Hashed, e.XXH3, e.SHA256 = true, p.XXH3, p.SHA256
+			continue
+		}
+		todo = append(todo, e)
+	}
+	return hashAll(ctx, tree, todo)
+}
+
+// hashAll reads files, several at a time.
+func hashAll(ctx context.Context, tree string, files []*Entry) error {
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	g, ctx := errgroup.WithContext(ctx)
+	for w := range hashers() {
+		g.Go(func() error {
+			buf := make([]byte, 256<<10)
+			for i := w; i < len(files); i += hashers() {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := files[i].hash(root, buf); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// hashers is how many files are read at once: more would fight for one disk.
+func hashers() int { return min(runtime.GOMAXPROCS(0), 8) }
+
+// errChanged is wrapped by the error of a file that is not as long as it was
+// when it was listed.
+var errChanged = errors.New("changed while it was read")
+
+// hash reads the file. That it has the size that was listed is part of it.
+func (e *Entry) hash(root *os.Root, buf []byte) error {
+	f, err := root.Open(filepath.FromSlash(e.Path))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	x, s := xxh3.New(), sha256.New()
+	w := io.Writer(x)
+	if repository(e.Path) != "" {
+		w = io.MultiWriter(x, s)
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, buf)
+	if err != nil {
+		return err
+	}
+	if n != e.Size {
+		return fmt.Errorf("%s: %w: %d bytes, then %d", e.Path, errChanged, e.Size, n)
+	}
+	e.Hashed, e.XXH3 = true, x.Sum64()
+	if repository(e.Path) != "" {
+		e.SHA256 = hex.EncodeToString(s.Sum(nil))
+	}
+	return nil
+}
