@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"path"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -233,6 +234,7 @@ func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params
 		return no
 	}
 	sc.body = t.appendList(sc.body[:0], &q, sc.picks)
+	declareLength(h, len(sc.body))
 	_, err := c.Writer.Write(sc.body)
 	return hungUp(err)
 }
@@ -248,6 +250,14 @@ func (s *Server) decide(r *http.Request, t *Table, q *question, sc *scratch) err
 	}
 	s.counts.picked(sc.picks[0].tier)
 	return nil
+}
+
+// declareLength says how long a body is. Of one that it can hold back until it is
+// complete, net/http says so itself, for less.
+func declareLength(h http.Header, n int) {
+	if n > 2048 {
+		h["Content-Length"] = []string{strconv.Itoa(n)}
+	}
 }
 
 // hungUp drops the error of writing to a client that has gone: nobody is left to
@@ -279,7 +289,9 @@ func (s *Server) isos(c *gin.Context) error {
 	h["Cache-Control"], h["Vary"] = noStore, varyAccept
 	if wantsPlain(c.Request.Header.Get("Accept")) {
 		h["Content-Type"] = typePlain
-		_, err := c.Writer.WriteString(strings.Join(urls, "\n"))
+		body := strings.Join(urls, "\n")
+		declareLength(h, len(body))
+		_, err := c.Writer.WriteString(body)
 		return hungUp(err)
 	}
 	h["Content-Type"] = typeJSON
@@ -287,6 +299,7 @@ func (s *Server) isos(c *gin.Context) error {
 	if err != nil {
 		return err
 	}
+	declareLength(h, len(body)+1)
 	_, err = c.Writer.Write(append(body, '\n'))
 	return hungUp(err)
 }
