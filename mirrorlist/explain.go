@@ -319,25 +319,17 @@ func (e *Explanation) Print(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "\nkept on the vault alone: %s\n", e.Vault)
 		return err
 	}
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "\n#\tmirror\ttier\tband\tkm\tMbit/s\thealth\turl\n")
-	var next []Candidate
-	for _, c := range e.Candidates {
-		if !c.Listed {
-			next = append(next, c)
-			continue
-		}
-		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", c.Position, c.name(), c.Tier, number(c.Band), number(c.DistanceKm), c.Weight, c.Health, c.URL)
-		for _, r := range c.Reasons {
-			fmt.Fprintf(tw, "\t  %s\n", r)
-		}
+	listed := slices.IndexFunc(e.Candidates, func(c Candidate) bool { return !c.Listed })
+	if listed < 0 {
+		listed = len(e.Candidates)
 	}
-	if err := tw.Flush(); err != nil {
+	if err := printList(w, e.Candidates[:listed]); err != nil {
 		return err
 	}
-	if len(next) > 0 {
-		fmt.Fprintf(w, "\nbehind the end of the list: %d more, the first is %s\n", len(next), next[0].name())
+	if more := e.Candidates[listed:]; len(more) > 0 {
+		fmt.Fprintf(w, "\nbehind the end of the list: %d more, the first is %s\n", len(more), more[0].name())
 	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if len(e.Excluded) > 0 {
 		fmt.Fprintf(tw, "\nnot for this list:\n")
 		for _, x := range e.Excluded {
@@ -352,6 +344,34 @@ func (e *Explanation) Print(w io.Writer) error {
 		fmt.Fprintf(tw, "\nprivate mirrors: %d, of which %d for this client\n", n, e.PrivateCandidates)
 	}
 	return tw.Flush()
+}
+
+// printList prints candidates as a table, each with its reasons below it.
+func printList(w io.Writer, list []Candidate) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintf(w, "\nno mirror can be shown\n")
+		return err
+	}
+	var rows strings.Builder
+	tw := tabwriter.NewWriter(&rows, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tw, "#\tmirror\ttier\tband\tkm\tMbit/s\thealth\turl\n")
+	for _, c := range list {
+		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", c.Position, c.name(), c.Tier, number(c.Band), number(c.DistanceKm), c.Weight, c.Health, c.URL)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	head, rest, _ := strings.Cut(rows.String(), "\n")
+	fmt.Fprintf(w, "\n%s\n", head)
+	for _, c := range list {
+		var row string
+		row, rest, _ = strings.Cut(rest, "\n")
+		fmt.Fprintln(w, row)
+		for _, r := range c.Reasons {
+			fmt.Fprintf(w, "     %s\n", r)
+		}
+	}
+	return nil
 }
 
 // name is the name of a candidate for a terminal.
