@@ -15,14 +15,13 @@ import (
 
 // row is one foreign program in the table that ends a run.
 type row struct {
-	program  string
-	version  string
-	cases    int
-	required bool
+	program string
+	version string
+	cases   int
 }
 
 // counterparts reads the file that testworld.Need wrote and returns a row for
-// each program that is counted for itself.
+// each program that is counted for itself and is there for tests.
 func counterparts(file string) ([]row, error) {
 	all, err := counterpart.All()
 	if err != nil {
@@ -51,8 +50,8 @@ func counterparts(file string) ([]row, error) {
 	}
 	var rows []row
 	for _, p := range all {
-		if p.Counted == p.Name {
-			rows = append(rows, row{p.Name, installedVersion(p), len(cases[p.Name]), p.Required})
+		if p.Counted == p.Name && p.ForTests {
+			rows = append(rows, row{p.Name, installedVersion(p), len(cases[p.Name])})
 		}
 	}
 	return rows, nil

@@ -148,8 +148,8 @@ func suite(ctx context.Context, env daemon.Env, extra, packages []string) error 
 	}
 	if whole && env.Getenv("CI") == "true" {
 		for _, row := range rows {
-			if row.required && row.cases == 0 {
-				r.fail(row.program, "no test case ran with "+row.program+"; internal/testworld/counterparts.txt says that some must")
+			if row.cases == 0 {
+				r.fail(row.program, "no test case ran with "+row.program+"; write one, or change its line in internal/testworld/counterpart/counterparts.txt")
 			}
 		}
 	}

@@ -112,6 +112,9 @@ func TestUnusedCounterpartFailsInCI(t *testing.T) {
 	if err == nil || !strings.Contains(out, "FAIL: dnf: no test case ran with dnf") {
 		t.Errorf("in CI: %v, want a failure that names dnf\n%s", err, out)
 	}
+	if strings.Contains(out, "valgrind") {
+		t.Errorf("in CI, what only benchmarks use is missed\n%s", out)
+	}
 	if out, err := runTests(t, true, "test", "./good"); err != nil {
 		t.Errorf("in CI, for one package: %v\n%s", err, out)
 	}

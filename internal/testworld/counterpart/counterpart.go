@@ -26,7 +26,7 @@ type Program struct {
 	Debian, EL string
 
 	VersionFlag string // makes it print its version
-	Required    bool   // in CI at least one test case runs with it
+	ForTests    bool   // in CI at least one test case runs with it
 }
 
 //go:embed counterparts.txt
@@ -46,15 +46,15 @@ func parse(text string) ([]Program, error) {
 			continue
 		}
 		f := strings.Fields(line)
-		if len(f) != 7 || (f[6] != "yes" && f[6] != "no") {
-			return nil, fmt.Errorf("counterparts.txt:%d: %q has not seven columns, of which the last is yes or no", n, line)
+		if len(f) != 6 || (f[5] != "test" && f[5] != "bench" && f[5] != "-") {
+			return nil, fmt.Errorf("counterparts.txt:%d: %q has not six columns, of which the last is test, bench or -", n, line)
 		}
 		for i := range f {
 			if f[i] == "-" {
 				f[i] = ""
 			}
 		}
-		all = append(all, Program{Name: f[0], Counted: f[1], Debian: f[2], EL: f[3], VersionFlag: f[4], Required: f[6] == "yes"})
+		all = append(all, Program{Name: f[0], Counted: f[1], Debian: f[2], EL: f[3], VersionFlag: f[4], ForTests: f[5] == "test"})
 	}
 	return all, nil
 }
