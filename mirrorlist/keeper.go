@@ -121,8 +121,11 @@ func (k *keeper) start(ctx context.Context) error {
 		k.log.Warn("this release keeps no statistics yet", "stats", k.cfg.Stats)
 	}
 	k.configure()
-	if err := errors.Join(k.readSecret(), k.readCertificate()); err != nil {
-		return err
+	if err := k.readSecret(); err != nil {
+		return fmt.Errorf("mirrorlist: secret_file: %w", err)
+	}
+	if err := k.readCertificate(); err != nil {
+		return fmt.Errorf("mirrorlist: tls: %w", err)
 	}
 	found, err := k.firstFiles(ctx)
 	if err != nil {
@@ -241,11 +244,11 @@ func (k *keeper) readSecret() error {
 	}
 	data, err := os.ReadFile(k.cfg.SecretFile)
 	if err != nil {
-		return fmt.Errorf("mirrorlist: secret_file: %w", err)
+		return err
 	}
 	data = bytes.TrimSpace(data)
 	if len(data) < 16 {
-		return fmt.Errorf("mirrorlist: secret_file: %s is too short; write at least 16 random characters into it", k.cfg.SecretFile)
+		return fmt.Errorf("%s is too short; write at least 16 random characters into it", k.cfg.SecretFile)
 	}
 	k.in.secret = secretOf(data)
 	return nil
@@ -379,10 +382,10 @@ func (k *keeper) readGeo(ctx context.Context, again bool) {
 	location, errLocation := k.database(ctx, k.cfg.Geo.Location, again)
 	asn, errASN := k.database(ctx, k.cfg.Geo.ASN, again && k.cfg.Geo.ASN != k.cfg.Geo.Location)
 	if errLocation == nil && location != nil && !location.HasLocation() {
-		errLocation = fmt.Errorf("geo.location: %s is a %s and knows no places; write one such as GeoLite2-City or IPinfo location", k.cfg.Geo.Location, location.Type())
+		errLocation = fmt.Errorf("%s is a %s and knows no places; write one such as GeoLite2-City or IPinfo location", k.cfg.Geo.Location, location.Type())
 	}
 	if errASN == nil && asn != nil && !asn.HasASN() {
-		errASN = fmt.Errorf("geo.asn: %s is a %s and knows no ASNs; write one such as GeoLite2-ASN or IPinfo ASN", k.cfg.Geo.ASN, asn.Type())
+		errASN = fmt.Errorf("%s is a %s and knows no ASNs; write one such as GeoLite2-ASN or IPinfo ASN", k.cfg.Geo.ASN, asn.Type())
 	}
 	k.problem("geo.location", errLocation)
 	k.problem("geo.asn", errASN)
@@ -412,7 +415,7 @@ func (k *keeper) database(ctx context.Context, path string, again bool) (*geo.DB
 		return have.db, nil
 	}
 	if _, err := os.Stat(path); err != nil {
-		return have.db, fmt.Errorf("geo: %w", err)
+		return have.db, err
 	}
 	from := list([]string{path})
 	switch {
@@ -442,7 +445,7 @@ func (k *keeper) compiled(ctx context.Context, path string, from listing) (*geo.
 		// Mapped, the snapshot needs no name.
 		tmp, err := os.MkdirTemp("", "meridian-geo-")
 		if err != nil {
-			return nil, fmt.Errorf("geo: %w", err)
+			return nil, err
 		}
 		defer os.RemoveAll(tmp)
 		dir = tmp
@@ -534,13 +537,15 @@ func (k *keeper) readHosts() {
 	k.in.hosts = k.resolver.addrs()
 }
 
-// readState loads the newest findings. It reports whether they changed.
-func (k *keeper) readState(ctx context.Context) bool {
+// readState loads the newest findings, and reports whether they changed. Those of
+// a source that has lost them stay until they are too old: they tell who was
+// proven to lie.
+func (k *keeper) readState(ctx context.Context) (changed bool) {
 	if k.source == nil {
 		return false
 	}
 	snap, err := k.source.Load(ctx)
-	if errors.Is(err, state.ErrNoSnapshot) {
+	if errors.Is(err, state.ErrNoSnapshot) && k.in.snap == nil {
 		snap, err = nil, nil // nothing has been checked yet: list every mirror
 	}
 	if err != nil {
@@ -548,7 +553,7 @@ func (k *keeper) readState(ctx context.Context) bool {
 		return false
 	}
 	k.problem("state")
-	changed := snap != k.in.snap
+	changed = snap != k.in.snap
 	k.in.snap = snap
 	return changed
 }

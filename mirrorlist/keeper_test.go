@@ -795,8 +795,8 @@ func TestDatabaseOfTheWrongKindIsRefused(t *testing.T) {
 	asn := needGeo(t, "maxmind/GeoLite2-ASN-Test.mmdb")
 	dir := newFiles(t, 1)
 	for _, tt := range []struct{ geo, want string }{
-		{"location", "geo.location: " + asn + " is a GeoLite2-ASN and knows no places; write one such as GeoLite2-City or IPinfo location"},
-		{"asn", "geo.asn: " + filepath.Join(geoData, "maxmind/GeoLite2-City-Test.mmdb") + " is a GeoLite2-City and knows no ASNs; write one such as GeoLite2-ASN or IPinfo ASN"},
+		{"location", asn + " is a GeoLite2-ASN and knows no places; write one such as GeoLite2-City or IPinfo location"},
+		{"asn", filepath.Join(geoData, "maxmind/GeoLite2-City-Test.mmdb") + " is a GeoLite2-City and knows no ASNs; write one such as GeoLite2-ASN or IPinfo ASN"},
 	} {
 		opts, _ := optionsFor(t, dir)
 		if tt.geo == "location" {
@@ -1119,6 +1119,60 @@ func TestReloadsUnderLoad(t *testing.T) {
 	if lists.Load() < 100 {
 		t.Errorf("only %d lists were asked for meanwhile", lists.Load())
 	}
+}
+
+// Findings come from a file that a checker replaces.
+func TestFindingsAreReadAsTheyChange(t *testing.T) {
+	t.Parallel()
+	findings := filepath.Join(t.TempDir(), "state")
+	put := func(text string) {
+		if err := os.MkdirAll(findings, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(findings, "new"), text)
+		if err := os.Rename(filepath.Join(findings, "new"), filepath.Join(findings, "snapshot.json")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// say is a snapshot in which one mirror has a health and the other is fresh.
+	say := func(taken time.Time, health string) string {
+		return fmt.Sprintf(`{"taken":%q,"mirrors":{"m0.example.org":{"health":{"9.8/baseos/x86_64":%q}},"m1.example.org":{"health":{"9.8/baseos/x86_64":"fresh"}}}}`,
+			taken.Format(time.RFC3339), health)
+	}
+	st := startIn(t, newFiles(t, 2), func(o *Options) { o.Config.State = "dir:" + findings })
+	listed := func() int { return len(st.list("/mirrorlist/9/baseos?arch=x86_64")) }
+	if n := listed(); n != 2 || !st.fine() {
+		t.Errorf("%d mirrors before a checker ever ran, want 2 and no complaint", n)
+	}
+	put(say(time.Now(), "stale"))
+	until(t, "one is stale", func() bool { return listed() == 1 })
+	// That it is looked at from time to time is shown; a reload looks at once.
+	next := func(text string) {
+		put(text)
+		_ = st.Reload(t.Context(), false) // what is wrong is what is tested
+	}
+	next(say(time.Now(), "lagging"))
+	until(t, "it only lags", func() bool { return listed() == 2 })
+	next(say(time.Now(), "a word of the future"))
+	until(t, "a verdict that is not known", func() bool { return listed() == 2 && st.fine() })
+	next(say(time.Now(), "broken"))
+	until(t, "it is broken", func() bool { return listed() == 1 })
+	next("{")
+	until(t, "half a file", func() bool { return st.degraded("state", "snapshot.json: unexpected end of JSON input") })
+	if n := listed(); n != 1 {
+		t.Errorf("%d mirrors with half a file, want still 1", n)
+	}
+	if err := os.RemoveAll(findings); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "no file", func() bool { return st.degraded("state", "no snapshot yet") })
+	if n := listed(); n != 1 {
+		t.Errorf("%d mirrors after the findings were removed, want still 1", n)
+	}
+	next(say(time.Now().Add(-2*time.Hour), "stale"))
+	until(t, "findings that are too old", func() bool { return st.degraded("state age", "every health is unknown") && listed() == 2 })
+	next(say(time.Now(), "fresh"))
+	until(t, "findings that are new again", func() bool { return st.fine() && listed() == 2 })
 }
 
 func TestStartRefuses(t *testing.T) {

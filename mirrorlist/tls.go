@@ -15,11 +15,11 @@ func (k *keeper) readCertificate() error {
 	}
 	pair, err := tls.LoadX509KeyPair(k.cfg.TLS.Cert, k.cfg.TLS.Key)
 	if err != nil {
-		return fmt.Errorf("tls: %s and %s: %w", k.cfg.TLS.Cert, k.cfg.TLS.Key, err)
+		return fmt.Errorf("%s and %s: %w", k.cfg.TLS.Cert, k.cfg.TLS.Key, err)
 	}
 	if pair.Leaf == nil { // only with GODEBUG=x509keypairleaf=0
 		if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
-			return fmt.Errorf("tls: %s: %w", k.cfg.TLS.Cert, err)
+			return fmt.Errorf("%s: %w", k.cfg.TLS.Cert, err)
 		}
 	}
 	k.s.cert.Store(&pair)
