@@ -32,7 +32,9 @@ var fuzzWorld = map[string][]byte{
 // the limit says and none twice, and learns nothing of the private mirror unless
 // it is one of that mirror's own clients asking for a list.
 func FuzzRequest(f *testing.F) {
-	get := func(target, headers string) string { return "GET " + target + " HTTP/1.1\r\nHost: m\r\n" + headers + "\r\n" }
+	get := func(target, headers string) string {
+		return "GET " + target + " HTTP/1.1\r\nHost: m\r\n" + headers + "\r\n"
+	}
 	for _, seed := range []string{
 		get("/mirrorlist/9/baseos", ""), get("/mirrorlist/9/baseos/?arch=x86_64&country=UK&protocol=https&countme=2", ""),
 		get("/mirrorlist/10-kitten/baseos?arch=aarch64", "X-Forwarded-For: 198.51.100.1, 10.0.0.9\r\n"),
