@@ -712,13 +712,14 @@ func (k *keeper) loop(ctx context.Context) error {
 	defer files.Stop()
 	defer states.Stop()
 	// At once, for what has changed between the start and the watch. News that
-	// come while one looks already change nothing: what matters are listings.
-	settle, looking := time.NewTimer(0), true
+	// come while one looks already change nothing: what matters are listings. Nor
+	// is it looked more often than every so often: the directory may be a busy one.
+	settle, looking, last := time.NewTimer(0), true, time.Time{}
 	defer settle.Stop()
 	look := func() {
 		if !looking {
 			looking = true
-			settle.Reset(0)
+			settle.Reset(settleEvery - time.Since(last))
 		}
 	}
 	for {
@@ -742,6 +743,7 @@ func (k *keeper) loop(ctx context.Context) error {
 			if looking = k.look(ctx); looking {
 				settle.Reset(settleEvery)
 			}
+			last = time.Now()
 			watched = k.watch(watcher, watched)
 		case <-states.C:
 			k.readState(ctx)

@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,8 @@ type Place struct {
 }
 
 // A DB is one database, or two joined. It is immutable and safe for concurrent
-// use until it is closed. A nil DB knows nothing.
+// use until it is closed. A nil DB knows nothing. Who gives it a finalizer that
+// closes it may do so: every look-up keeps it alive until it is done.
 type DB struct {
 	places   []placeRecord
 	names    []byte  // what the places point into
@@ -54,6 +56,7 @@ func (db *DB) Find(a netip.Addr) uint32 {
 		return NoPlace
 	}
 	i, _ := db.location.Lookup(a)
+	runtime.KeepAlive(db)
 	return i
 }
 
@@ -63,6 +66,7 @@ func (db *DB) ASN(a netip.Addr) uint32 {
 		return 0
 	}
 	n, ok := db.asn.Lookup(a)
+	runtime.KeepAlive(db)
 	if !ok {
 		return 0
 	}
@@ -76,7 +80,7 @@ func (db *DB) Place(i uint32) Place {
 		return Place{}
 	}
 	r := &db.places[i]
-	return Place{
+	p := Place{
 		Country:        r.country,
 		Continent:      r.continent,
 		Lat:            r.lat,
@@ -85,6 +89,8 @@ func (db *DB) Place(i uint32) Place {
 		City:           string(db.names[r.city:][:r.cityLen]),
 		State:          string(db.names[r.state:][:r.stateLen]),
 	}
+	runtime.KeepAlive(db)
+	return p
 }
 
 // Locate returns what ranking needs of place number i, without allocating: its
@@ -94,7 +100,9 @@ func (db *DB) Locate(i uint32) (country [2]byte, lat, lon float64, ok bool) {
 		return country, 0, 0, false
 	}
 	r := &db.places[i]
-	return r.country, r.lat, r.lon, r.located != 0
+	country, lat, lon, ok = r.country, r.lat, r.lon, r.located != 0
+	runtime.KeepAlive(db)
+	return country, lat, lon, ok
 }
 
 // Places returns how many places there are; their numbers count from 0.
