@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"meridian/builder/rpm"
+	"meridian/cmd/internal/daemon"
+	"meridian/internal/durable"
+	"meridian/signer"
+	"meridian/signer/verify"
+)
+
+func sign(ctx context.Context, env daemon.Env, args []string) error {
+	flags := flag.NewFlagSet("sign", flag.ContinueOnError)
+	keyFile := flags.String("key", "", "")
+	passphraseFile := flags.String("passphrase-file", "", "")
+	out := flags.String("out", "", "")
+	foreign := flags.String("foreign", "replace", "")
+	v3 := flags.Bool("rpmv3", false, "")
+	receiptFile := flags.String("receipts", "", "")
+	verbose := flags.Bool("v", false, "")
+	if err := daemon.ParseFlags(flags, args, usage); err != nil {
+		return err
+	}
+	switch {
+	case *keyFile == "":
+		return daemon.Misuse("sign with what? Write -key FILE, a private key that signer keygen or gpg has made")
+	case flags.NArg() == 0:
+		return daemon.Misuse("sign what? Name packages, repomd.xml, or directories that have them")
+	case *foreign != "replace" && *foreign != "keep":
+		return daemon.Misuse("-foreign %q; write replace or keep", *foreign)
+	}
+	secret, err := passphrase(env, *passphraseFile)
+	if err != nil {
+		return err
+	}
+	key, err := signer.Open(*keyFile, secret)
+	if errors.Is(err, signer.ErrPassphrase) && secret == nil {
+		return daemon.Misuse("%v; write -passphrase-file FILE, or give the unit the credential %s", err, credential)
+	}
+	if err != nil {
+		return err
+	}
+	files, err := find(ctx, flags.Args())
+	if err != nil {
+		return err
+	}
+
+	var counts [4]int
+	var receipts []rpm.Receipt
+	p := newProgress(env, "signing", files)
+	err = key.Sign(ctx, files, signer.Options{
+		Out:         *out,
+		KeepForeign: *foreign == "keep",
+		Payload:     *v3,
+		Receipts:    *receiptFile != "",
+	}, func(r signer.Result) {
+		counts[r.State]++
+		if r.Receipt != nil {
+			receipts = append(receipts, *r.Receipt)
+		}
+		switch {
+		case r.Err != nil:
+			p.say(env.Stderr, "%v", r.Err)
+		case len(r.Replaced) > 0:
+			p.say(env.Stdout, "%s: signed, in the place of key %s", r.Artifact, r.Replaced[0])
+		case r.State == signer.Kept:
+			p.say(env.Stdout, "%s: kept, another key has signed it", r.Artifact)
+		case *verbose && r.State == signer.Signed:
+			p.say(env.Stdout, "%s: signed", r.Artifact)
+		case *verbose:
+			p.say(env.Stdout, "%s: unchanged", r.Artifact)
+		}
+		p.step(r.Artifact.Size)
+	})
+	p.end()
+	if *receiptFile != "" {
+		// Also after an error: what is signed is signed.
+		var b bytes.Buffer
+		if err := rpm.WriteReceipts(&b, receipts); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(*receiptFile, b.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Stdout, "key %s: %d signed, %d unchanged", key, counts[signer.Signed], counts[signer.Unchanged])
+	if n := counts[signer.Kept]; n > 0 {
+		fmt.Fprintf(env.Stdout, ", %d kept", n)
+	}
+	if n := counts[signer.Failed]; n > 0 {
+		fmt.Fprintf(env.Stdout, ", %d not signed\n", n)
+		return daemon.Exit(1)
+	}
+	fmt.Fprintln(env.Stdout)
+	return nil
+}
+
+// find lists what there is to do. That there is nothing is an error of who asked.
+func find(ctx context.Context, paths []string) ([]verify.Artifact, error) {
+	files, err := verify.Find(ctx, paths...)
+	if err != nil && ctx.Err() == nil {
+		return nil, daemon.Misuse("%v", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, daemon.Misuse("there is neither a package nor a repomd.xml below %q", paths)
+	}
+	return files, nil
+}
+
+// isFile tells whether there is something to read at path.
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
