@@ -640,14 +640,10 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 		return k.orders
 	}
 	path := filepath.Join(k.cache, "orders")
-	if data, err := os.ReadFile(path); k.cache != "" && err == nil {
-		o, err := decodeOrders(data, key, len(g.mirrors))
-		if err == nil && len(o.start) == g.db.Places()+1 {
+	if k.cache != "" {
+		if o := k.savedOrders(path, key, g); o != nil {
 			k.orders, k.ordKey = o, key
 			return o
-		}
-		if err != nil && !errors.Is(err, errOtherOrders) {
-			k.log.Warn("computing the saved orders again", "path", path, "err", err)
 		}
 	}
 	if !wait {
@@ -663,6 +659,25 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 	}
 	if err := durable.WriteFile(path, o.encode(key), 0o600); err != nil {
 		k.log.Warn("orders cannot be saved: the next start has to compute them", "err", err)
+	}
+	return o
+}
+
+// savedOrders returns the orders in a file, if they are those of a geometry.
+func (k *keeper) savedOrders(path string, key uint64, g *geometry) *orders {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	o, err := decodeOrders(data, key, len(g.mirrors))
+	if err != nil {
+		if !errors.Is(err, errOtherOrders) {
+			k.log.Warn("computing the saved orders again", "path", path, "err", err)
+		}
+		return nil
+	}
+	if len(o.start) != g.db.Places()+1 {
+		return nil
 	}
 	return o
 }
