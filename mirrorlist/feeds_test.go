@@ -13,12 +13,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"meridian/internal/fetch"
 )
 
 // words is the parser of the test feeds: one item a word, "bad" is none.
@@ -62,6 +65,9 @@ func TestFeedKeepsTheLastGoodCopy(t *testing.T) {
 		{name: "an empty file", content: "", items: 10, err: "not words"},
 		{name: "a bad edit is no matter of force", content: "bad", force: true, items: 10, err: "not words"},
 		{name: "three of ten are gone", content: nWords("b", 7), changed: true, items: 7},
+		{name: "ten again", content: nWords("a", 10), changed: true, items: 10},
+		{name: "four of ten are too many", content: nWords("c", 6), items: 10, err: "shrank from 10 entries to 6"},
+		{name: "three of ten, again", content: nWords("b", 7), changed: true, items: 7},
 		{name: "three of seven are too many", content: nWords("c", 4), items: 7, err: "shrank from 7 entries to 4"},
 		{name: "and stay too many", content: nWords("c", 4), items: 7, err: "reload with force"},
 		{name: "unless somebody insists", content: nWords("c", 4), force: true, changed: true, items: 4},
@@ -292,6 +298,17 @@ func TestFeedClientAsksNoPrivateAddress(t *testing.T) {
 	wantError(t, err, "not a public address")
 	if got := asked(); len(got) != 0 {
 		t.Errorf("requests %q", got)
+	}
+}
+
+func TestFeedClientBoundsWhatItReads(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(maxFeedBytes+1))
+	}))
+	t.Cleanup(s.Close)
+	f := newFeed("words", s.URL, "", newFeedClient(true), words)
+	if _, err := f.load(t.Context(), false); !errors.Is(err, fetch.ErrTooLarge) {
+		t.Errorf("a document larger than %d bytes: %v", maxFeedBytes, err)
 	}
 }
 

@@ -438,6 +438,23 @@ func TestCertificatesAreVerified(t *testing.T) {
 	}
 }
 
+// The limits are tested with HTTP/1; a server that has HTTP/2 too is not asked for
+// it.
+func TestOnlyHTTP1IsSpoken(t *testing.T) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.Proto)
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	resp, err := client(t, Options{RootCAs: roots}).Get(t.Context(), s.URL, Validators{})
+	if err != nil || string(resp.Body) != "HTTP/1.1" {
+		t.Errorf("answered %+v, %v; want HTTP/1.1", resp, err)
+	}
+}
+
 func TestNoProxy(t *testing.T) {
 	// Seen in the transport: proxies of the environment are never used for
 	// loopback, and are read once per process.

@@ -176,8 +176,13 @@ type expander struct {
 	faults []Fault
 }
 
+// maxFaults is how many mistakes of a document are worth saying.
+const maxFaults = 20
+
 func (e *expander) fail(line int, text, remedy string) {
-	e.faults = append(e.faults, Fault{Line: line, Text: text, Remedy: remedy})
+	if len(e.faults) < maxFaults {
+		e.faults = append(e.faults, Fault{Line: line, Text: text, Remedy: remedy})
+	}
 }
 
 // expand returns false once the document has grown past its limits.
@@ -189,8 +194,6 @@ func (e *expander) expand(n *yaml.Node, depth int) bool {
 		return false
 	case e.nodes > maxNodes:
 		e.fail(n.Line, fmt.Sprintf("more than %d values, aliases counted as often as they are used", maxNodes), "write fewer")
-		return false
-	case len(e.faults) > 20:
 		return false
 	}
 	for i, c := range n.Content {
@@ -206,7 +209,7 @@ func (e *expander) expand(n *yaml.Node, depth int) bool {
 }
 
 // mapping checks the keys of n and dissolves its merge keys. What it merges was
-// expanded before, as a value of n.
+// expanded and counted before, as a value of n.
 func (e *expander) mapping(n *yaml.Node) {
 	lines := make(map[string]int, len(n.Content)/2)
 	var merged []*yaml.Node
@@ -245,10 +248,6 @@ func (e *expander) mapping(n *yaml.Node) {
 				lines[k.Value] = k.Line
 				own = append(own, k, m.Content[i+1])
 			}
-		}
-		if e.nodes += len(m.Content); e.nodes > maxNodes {
-			e.fail(n.Line, fmt.Sprintf("merges more than %d values", maxNodes), "write fewer")
-			return
 		}
 	}
 	n.Content = own

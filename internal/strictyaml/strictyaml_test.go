@@ -119,6 +119,24 @@ func TestParseExpandsAliases(t *testing.T) {
 	}
 }
 
+func TestParseBoundsItsFaults(t *testing.T) {
+	if root, faults := Parse([]byte(strings.Repeat("a: 1\n", 1000))); root != nil || len(faults) != maxFaults {
+		t.Errorf("%d faults, want %d and no more", len(faults), maxFaults)
+	}
+}
+
+// What Windows writes for a quotation mark is a control character in Latin-1,
+// which no document may hold.
+func TestParseReadsOtherBytesToo(t *testing.T) {
+	root, faults := Parse([]byte("a: it\x92s\n"))
+	if root == nil || len(faults) != 1 || !faults[0].Repaired {
+		t.Fatalf("%v, want it repaired", faults)
+	}
+	if got := root.Content[1].Value; got != "it\ufffds" {
+		t.Errorf("read as %q", got)
+	}
+}
+
 func TestNearest(t *testing.T) {
 	known := []string{"name", "address", "address_optional", "asn", "sponsor", "sponsor_url", "geolocation"}
 	tests := []struct{ word, want string }{
