@@ -132,12 +132,10 @@ func (s *scratch) fit(t *Table) {
 	s.picks = s.picks[:0]
 }
 
-// take adds a pick unless it is there already.
+// take adds a pick, which is not there yet.
 func (s *scratch) take(p pick) {
-	if !s.taken.has(p.mirror) {
-		s.taken.add(p.mirror)
-		s.picks = append(s.picks, p)
-	}
+	s.taken.add(p.mirror)
+	s.picks = append(s.picks, p)
 }
 
 // decide answers a question. It is pure: everything it depends on is in the
@@ -468,6 +466,7 @@ func (r *ranking) best(t tier, rank int, flags pickFlags, late bool) {
 		}
 		best[i] = c
 	}
+	// Nobody in the band was taken before, and nobody is in it twice.
 	for _, c := range best {
 		p := pick{mirror: c.mirror(), tier: t, rank: uint8(rank), flags: flags, score: c.score()}
 		if c&keyForeign == 0 {

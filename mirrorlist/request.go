@@ -62,7 +62,7 @@ func parseParams(query string) (p params) {
 		if *into != "" || value == "" {
 			continue
 		}
-		if strings.ContainsAny(value, "%+") {
+		if strings.IndexByte(value, '%') >= 0 || strings.IndexByte(value, '+') >= 0 {
 			var err error
 			if value, err = url.QueryUnescape(value); err != nil {
 				continue

@@ -214,7 +214,11 @@ func (s *Server) listByQuery(c *gin.Context) error {
 }
 
 func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params) error {
-	q, vault, no := t.listRequest(version, repo, c.Request.UserAgent(), p)
+	agent := ""
+	if lines := c.Request.Header["User-Agent"]; p.arch == "" && len(lines) > 0 {
+		agent = lines[0]
+	}
+	q, vault, no := t.listRequest(version, repo, agent, p)
 	if no != nil {
 		return no
 	}

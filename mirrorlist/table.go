@@ -72,9 +72,10 @@ type geometry struct {
 	anycast  set
 	none     set
 
-	trees     []tree          // 0 is the main one
-	schemes   [][schemeN]set  // by tree
-	countries map[[2]byte]set // by the mirror's country
+	trees     []tree              // 0 is the main one
+	schemes   [][schemeN]set      // by tree
+	urls      [][schemeN][]string // by tree, then by mirror: what base.url returns
+	countries map[[2]byte]set     // by the mirror's country
 	releases  map[string]*release
 	slots     []slot
 
@@ -225,6 +226,13 @@ func newGeometry(in *inputs) *geometry {
 			}
 		}
 		g.schemes = append(g.schemes, s)
+		var urls [schemeN][]string
+		for k := range urls {
+			for i := range g.mirrors {
+				urls[k] = append(urls[k], g.mirrors[i].bases[t].url(scheme(k)))
+			}
+		}
+		g.urls = append(g.urls, urls)
 	}
 	g.addSubnets(in)
 	g.addClouds(in)
