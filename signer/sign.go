@@ -406,6 +406,7 @@ func write(f *verify.File, to string, head []byte, digests *verify.Digests, rece
 	}
 	whole, fast := sha256.New(), xxh3.New()
 	var size int64
+	var broken error
 	err = durable.Write(to, info.Mode().Perm(), func(w io.Writer) error {
 		if _, err := w.Write(head); err != nil {
 			return err
@@ -422,7 +423,8 @@ func write(f *verify.File, to string, head []byte, digests *verify.Digests, rece
 		}
 		size = int64(len(head)) + n
 		if found := digests.Findings(); len(found) > 0 {
-			return refused(found)
+			broken = refused(found)
+			return broken
 		}
 		// Whoever put another file here meanwhile did not want it replaced by a copy
 		// of the old one.
@@ -433,6 +435,9 @@ func write(f *verify.File, to string, head []byte, digests *verify.Digests, rece
 		}
 		return nil
 	})
+	if broken != nil {
+		return nil, broken // that it could not be written is not the point
+	}
 	if err != nil || !receipt {
 		return nil, err
 	}

@@ -35,7 +35,8 @@ verify prints what is wrong with packages and repomd.xml, one line for each thin
 
 A passphrase is the one line of a file that only you may read, or the systemd
 credential signer.passphrase. The exit status is 1 when something is wrong or was
-not signed, and 2 when signer could not do what you asked at all.
+not signed, and 2 when there is something wrong with the command line: a flag, or a
+path that does not exist.
 
     signer sign -key keys/private.asc -passphrase-file pass /srv/repo
     signer verify -pub keys/public.asc /srv/repo
