@@ -367,6 +367,17 @@ func (m *Manifest) WriteTimeList(w io.Writer) error {
 	return b.Flush()
 }
 
+// adopt takes over from an earlier manifest what is known of files that have not
+// changed since.
+func (m *Manifest) adopt(earlier *Manifest) {
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		if old := earlier.Lookup(e.Path); old != nil && old.same(e) {
+			*e = *old
+		}
+	}
+}
+
 // zipped is the compact form, compressed, and the checksum by which a state
 // file knows it.
 func (m *Manifest) zipped() ([]byte, error) {

@@ -1,8 +1,11 @@
 package syncer
 
 import (
+	"os"
 	"os/exec"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // dieWithParent ends cmd when this process ends, however it ends: an rsync that
@@ -10,3 +13,6 @@ import (
 func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
+
+// syncFS writes out the file system that f is on.
+func syncFS(f *os.File) error { return unix.Syncfs(int(f.Fd())) }

@@ -1,0 +1,199 @@
+package syncer
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/user"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const lockDir = StateDir + "/lock"
+
+// ErrLocked is wrapped by the error of a publication to a tier0 that somebody
+// else is publishing to.
+var ErrLocked = errors.New("locked")
+
+// An owner is who holds a lock, in enough detail to know whether he is still
+// alive when it is looked at on the same machine.
+type owner struct {
+	Host    string    `json:"host"`
+	User    string    `json:"user"`
+	PID     int       `json:"pid"`
+	Started string    `json:"started,omitempty"` // of the process, as the kernel counts
+	Boot    string    `json:"boot,omitempty"`    // of the kernel
+	Space   string    `json:"space,omitempty"`   // of process numbers
+	Machine string    `json:"machine,omitempty"`
+	Source  string    `json:"source"`
+	Taken   time.Time `json:"taken"` // by the owner's clock: for people
+}
+
+func me(source string, now time.Time) owner {
+	o := owner{PID: os.Getpid(), Source: source, Taken: now}
+	o.Host, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		o.User = u.Username
+	}
+	o.Started = processStart(o.PID)
+	o.Boot = line("/proc/sys/kernel/random/boot_id")
+	o.Machine = line("/etc/machine-id")
+	o.Space, _ = os.Readlink("/proc/self/ns/pid")
+	return o
+}
+
+func line(file string) string {
+	b, _ := os.ReadFile(file)
+	return strings.TrimSpace(string(b))
+}
+
+// processStart is when a process began, in the kernel's own unit; "" when there
+// is no such process, or no kernel that tells. Numbers of processes are used
+// again, this with the number is not.
+func processStart(pid int) string {
+	stat := line(fmt.Sprintf("/proc/%d/stat", pid))
+	// The second field is the name, in parentheses that it may hold itself.
+	i := strings.LastIndexByte(stat, ')')
+	if f := strings.Fields(stat[i+1:]); i > 0 && len(f) > 19 {
+		return f[19]
+	}
+	return ""
+}
+
+// gone says why the owner cannot be alive any more; "" when that is not known.
+// No clock is asked: it may be wrong, here or there.
+func (o *owner) gone(self *owner) string {
+	if o.Host != self.Host || o.Machine != self.Machine || o.Machine == "" {
+		return ""
+	}
+	switch {
+	case o.Boot != self.Boot && o.Boot != "" && self.Boot != "":
+		return "the machine was restarted since"
+	case o.Space != self.Space:
+		return "" // a container: its processes are not to be seen from here
+	case o.Started != "" && processStart(o.PID) != o.Started:
+		return "the process has ended"
+	case o.Started == "" && errors.Is(syscall.Kill(o.PID, 0), syscall.ESRCH):
+		return "the process has ended"
+	}
+	return ""
+}
+
+func (o *owner) String() string {
+	return fmt.Sprintf("%s on %s (process %d), from %s", o.User, o.Host, o.PID, o.Source)
+}
+
+func (o *owner) age(now time.Time) string {
+	d := now.Sub(o.Taken).Round(time.Second)
+	if d < 0 {
+		return fmt.Sprintf("taken at %s, which is still to come: the clocks differ", o.Taken.Format(time.RFC3339))
+	}
+	return fmt.Sprintf("taken %v ago", d)
+}
+
+// A held lock keeps other publishers from a tier0, as long as its file is there.
+type held struct {
+	tier tier
+	name string
+}
+
+// acquire takes the lock of a tier0, or says who has it. rsync has no way to
+// make a file only if there is none, so every publisher writes one of its own
+// and then looks for others: of two that come together, both see the other's and
+// at least one goes away. A lock whose owner is known to be gone is removed, and
+// so is the one that the user names in broken.
+func acquire(ctx context.Context, t tier, self owner, broken string) (*held, []string, error) {
+	others, err := t.locks(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var removed []string
+	for _, name := range slices.Sorted(maps.Keys(others)) {
+		why := ""
+		if name == broken {
+			why = "it was named to be broken"
+		} else if o, err := parseOwner(others[name]); err == nil {
+			why = o.gone(&self)
+		}
+		if why == "" {
+			continue
+		}
+		if _, err := t.remove(ctx, []string{path.Join(lockDir, name)}, false); err != nil {
+			return nil, nil, err
+		}
+		removed = append(removed, fmt.Sprintf("removed lock %s: %s", name, why))
+		delete(others, name)
+	}
+	if err := lockedBy(others, self.Taken); err != nil {
+		return nil, nil, err
+	}
+	b, err := json.MarshalIndent(self, "", "  ")
+	if err != nil {
+		return nil, nil, err
+	}
+	h := &held{t, rand.Text()[:12]}
+	if _, err := t.write(ctx, []small{{name: path.Join(lockDir, h.name), data: append(b, '\n'), private: true}}); err != nil {
+		return nil, nil, err
+	}
+	others, err = t.locks(ctx)
+	if err == nil {
+		if _, ok := others[h.name]; !ok {
+			err = errors.New("the lock that was written is not there; is this destination writable and readable?")
+		}
+		delete(others, h.name)
+	}
+	if err == nil {
+		err = lockedBy(others, self.Taken)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, h.release(ctx))
+	}
+	return h, removed, nil
+}
+
+func parseOwner(b []byte) (*owner, error) {
+	o := new(owner)
+	if err := json.Unmarshal(b, o); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func lockedBy(locks map[string][]byte, now time.Time) error {
+	for _, name := range slices.Sorted(maps.Keys(locks)) {
+		who := "somebody unknown"
+		if o, err := parseOwner(locks[name]); err == nil {
+			who = o.String() + ", " + o.age(now)
+		}
+		return fmt.Errorf("%w by %s; wait for it, or, if you know that nobody publishes any more, add -break-lock %s", ErrLocked, who, name)
+	}
+	return nil
+}
+
+// stillHeld is an error when the lock is gone: somebody broke it, or the tier0
+// is not the one that it was.
+func (h *held) stillHeld(ctx context.Context) error {
+	locks, err := h.tier.locks(ctx)
+	if err != nil {
+		return err
+	}
+	if _, ok := locks[h.name]; !ok {
+		return errors.New("the lock of this publication vanished; somebody broke it, or replaced the destination")
+	}
+	return nil
+}
+
+func (h *held) release(ctx context.Context) error {
+	// Also after an interruption: what else would remove it?
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	_, err := h.tier.remove(ctx, []string{path.Join(lockDir, h.name)}, false)
+	return err
+}

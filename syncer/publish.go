@@ -1,0 +1,979 @@
+package syncer
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"golang.org/x/sync/errgroup"
+
+	"meridian/internal/fetch"
+	"meridian/signer/verify"
+)
+
+// A Job is a publication: what goes where, and how carefully.
+type Job struct {
+	// Source is the tree to publish.
+	Source string
+
+	// Dests are the tier0s: directories, rsync://[USER@]HOST/MODULE,
+	// [USER@]HOST::MODULE, or [USER@]HOST:DIRECTORY over ssh. They are switched
+	// together, and one that cannot be reached stops all before anything changed.
+	Dests []string
+
+	// URLs are where the tier0s serve their trees. Each is asked for every
+	// repomd.xml that was switched, and the job is not done before it has the new
+	// one.
+	URLs []string
+
+	Rsync Rsync
+
+	// Grace is how long a generation stays after the next one became current:
+	// allowed_outdate and 48 hours. Default 60h. Two generations stay whatever
+	// their age.
+	Grace time.Duration
+
+	// MaxDelete is how many names may leave the current tree, and how many may be
+	// deleted, at a time. 0: a tenth of the tree, and at least 1000. Negative: any.
+	MaxDelete int
+
+	// Replace allows a package, or metadata, to change under the same name, which
+	// breaks clients that have read the old metadata.
+	Replace bool
+
+	// Keys, if not nil, must have signed the metadata of every repository that is
+	// switched and every package that is new.
+	Keys *verify.Ring
+
+	// AcceptClock publishes although the last publication is in the future.
+	AcceptClock bool
+
+	// BreakLock is the name of a lock whose owner is known to be gone.
+	BreakLock string
+
+	// DryRun ends the job before anything is transferred.
+	DryRun bool
+
+	// Progress, if not nil, is told what is being done.
+	Progress func(what string)
+
+	// step, in tests, is told the name of each step after it.
+	step func(name string)
+
+	// now is the clock; nil is time.Now.
+	now func() time.Time
+}
+
+// The steps of a publication, after each of which it may be killed.
+var steps = []string{"locked", "begun", "content", "metadata", "switched", "links", "confirmed", "marked", "deleted"}
+
+// A Report is what a job changed.
+type Report struct {
+	Source  string       `json:"source,omitempty"`
+	DryRun  bool         `json:"dry_run,omitempty"`
+	Began   time.Time    `json:"began"`
+	Seconds float64      `json:"seconds"`
+	Repos   []RepoChange `json:"repositories,omitempty"`
+	Dests   []DestReport `json:"destinations"`
+}
+
+// A RepoChange is a repository with a new repomd.xml.
+type RepoChange struct {
+	Path string `json:"path"`
+	From string `json:"from,omitempty"` // its revision at the first tier0; "" for a new repository
+	To   string `json:"to"`
+}
+
+// A DestReport is what changed on one tier0.
+type DestReport struct {
+	Dest       string   `json:"dest"`
+	Generation int      `json:"generation"`
+	Current    bool     `json:"current"` // it had everything before
+	Added      int      `json:"added"`
+	Changed    int      `json:"changed"`
+	Bytes      int64    `json:"bytes"` // of what was added and changed
+	Retired    int      `json:"retired"`
+	Deleted    int      `json:"deleted"`
+	Sent       int64    `json:"sent"` // over a connection, both ways
+	Notes      []string `json:"notes,omitempty"`
+}
+
+// publisher is a job that runs.
+type publisher struct {
+	Job
+	began  time.Time
+	src    *Manifest
+	repos  []*repo
+	report *Report
+	dests  []*dest
+}
+
+// dest is one tier0 of a job, and what is to happen to it.
+type dest struct {
+	tier
+	lock *held
+
+	old     *state
+	have    *Manifest         // everything that is there
+	entries map[string][]byte // entry files that are there, by name
+
+	// Of a publication that did not end: the names that it was to add, and whether
+	// readers may have seen some of them.
+	added map[string]bool
+	seen  bool
+
+	next    *state
+	content []*Entry // new or changed, of class content
+	links   []*Entry // changed links to directories
+	meta    []*Entry
+	entry   []small
+	drop    []string // entry files that the repository has no more
+	doomed  []string
+	listed  []Entry // of the manifest to come
+	changed bool
+
+	report DestReport
+}
+
+func (j *Job) clock() time.Time {
+	if j.now != nil {
+		return j.now()
+	}
+	return time.Now()
+}
+
+func (j *Job) done(step string) {
+	if j.step != nil {
+		j.step(step)
+	}
+}
+
+func (j *Job) say(format string, args ...any) {
+	if j.Progress != nil {
+		j.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+func (j *Job) grace() time.Duration {
+	if j.Grace == 0 {
+		return 60 * time.Hour
+	}
+	return j.Grace
+}
+
+// Publish makes every destination serve the tree. When it returns nil, they do.
+// After an error, or when it is killed, readers of each repository have the old
+// generation or the new one, whole; the same job again takes up where it ended.
+func Publish(ctx context.Context, job Job) (*Report, error) {
+	p := &publisher{Job: job, began: job.clock()}
+	p.report = &Report{Source: job.Source, DryRun: job.DryRun, Began: p.began.UTC()}
+	start := time.Now()
+	err := p.run(ctx)
+	p.report.Seconds = time.Since(start).Seconds()
+	for _, d := range p.dests {
+		p.report.Dests = append(p.report.Dests, d.report)
+	}
+	return p.report, err
+}
+
+func (p *publisher) run(ctx context.Context) (err error) {
+	p.say("reading %s", p.Source)
+	if err := p.readSource(ctx); err != nil {
+		return err
+	}
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.close(ctx)) }()
+	p.done("locked")
+
+	if err := p.each(ctx, "read what is there", (*dest).load); err != nil {
+		return err
+	}
+	p.say("hashing what is new")
+	if err := p.src.hash(ctx, p.Source, p.dests[0].have); err != nil {
+		return err
+	}
+	if err := p.each(ctx, "plan", (*dest).plan); err != nil {
+		return err
+	}
+	p.say("checking %d repositories", len(p.repos))
+	if err := p.preflight(ctx); err != nil {
+		return err
+	}
+	if p.DryRun {
+		return nil
+	}
+	for _, s := range []struct {
+		name, what string
+		do         func(*dest, context.Context, *publisher) error
+	}{
+		{"begun", "begin", (*dest).begin},
+		{"content", "send packages", (*dest).sendContent},
+		{"metadata", "send metadata", (*dest).sendMetadata},
+		{"switched", "switch", (*dest).switchOver},
+		{"links", "switch links", (*dest).sendLinks},
+		{"confirmed", "confirm", (*dest).confirm},
+		{"marked", "write markers", (*dest).mark},
+		{"deleted", "delete what is expired", (*dest).delete},
+	} {
+		p.say("%s", s.what)
+		if s.name == "switched" {
+			if err := p.sourceIsTheSame(); err != nil {
+				return err
+			}
+		}
+		if err := p.each(ctx, s.what, s.do); err != nil {
+			return err
+		}
+		if s.name == "confirmed" {
+			if err := p.askURLs(ctx); err != nil {
+				return err
+			}
+		}
+		p.done(s.name)
+	}
+	return nil
+}
+
+// each does the same to all destinations at once, and waits for all: no tier0
+// goes on to a step before the others are ready for it.
+func (p *publisher) each(ctx context.Context, what string, do func(*dest, context.Context, *publisher) error) error {
+	var g errgroup.Group
+	errs := make([]error, len(p.dests))
+	for i, d := range p.dests {
+		g.Go(func() error {
+			if err := do(d, ctx, p); err != nil {
+				errs[i] = fmt.Errorf("%s: %s: %w", d, what, err)
+			}
+			return nil
+		})
+	}
+	g.Wait()
+	return errors.Join(errs...)
+}
+
+// readSource lists the tree and reads what readers begin with.
+func (p *publisher) readSource(ctx context.Context) error {
+	src, bad, err := walk(ctx, p.Source)
+	if err != nil {
+		return err
+	}
+	for _, e := range src.Entries {
+		if strings.ContainsFunc(e.Path, unicode.IsControl) {
+			// The list that mirrors follow has no way to write it.
+			bad = append(bad, fmt.Sprintf("%+q has a control character in its name; rename it", e.Path))
+		}
+	}
+	if err := problems(p.Source+" holds what cannot be published", bad); err != nil {
+		return err
+	}
+	p.src = src
+	root, err := os.OpenRoot(p.Source)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, e := range src.Entries {
+		if classOf(e.Path) != entry || path.Base(e.Path) != "repomd.xml" {
+			continue
+		}
+		r, err := readRepo(root, src, repository(e.Path))
+		if err != nil {
+			return err
+		}
+		p.repos = append(p.repos, r)
+	}
+	return nil
+}
+
+// open finds all destinations and locks them, one after the other: two jobs with
+// the same destinations in another order both end, instead of waiting.
+func (p *publisher) open(ctx context.Context) (err error) {
+	if len(p.Dests) == 0 {
+		return errors.New("no destination")
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close(ctx))
+			p.dests = nil
+		}
+	}()
+	self := me(p.Source, p.began.UTC())
+	for _, spec := range p.Dests {
+		t, err := openTier(spec, p.Rsync)
+		if err != nil {
+			return err
+		}
+		d := &dest{tier: t, report: DestReport{Dest: t.String()}}
+		p.dests = append(p.dests, d)
+		if d.lock, d.report.Notes, err = acquire(ctx, t, self, p.BreakLock); err != nil {
+			return fmt.Errorf("%s: %w", t, err)
+		}
+	}
+	return nil
+}
+
+func (p *publisher) close(ctx context.Context) error {
+	var errs []error
+	for _, d := range p.dests {
+		if d.lock != nil {
+			if err := d.lock.release(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("%s: release the lock: %w", d, err))
+			}
+		}
+		errs = append(errs, d.tier.close())
+	}
+	return errors.Join(errs...)
+}
+
+// load reads what a tier0 has: its state, its list, and the entry files of all
+// repositories that the source has.
+func (d *dest) load(ctx context.Context, p *publisher) error {
+	names := []string{stateFile, ManifestFile}
+	for _, r := range p.repos {
+		for _, base := range []string{"repomd.xml", "repomd.xml.asc", "repomd.xml.key"} {
+			names = append(names, r.path(base))
+		}
+	}
+	var err error
+	if d.entries, err = d.read(ctx, names); err != nil {
+		return err
+	}
+	d.old = &state{Format: stateFormat}
+	if b, ok := d.entries[stateFile]; ok {
+		if d.old, err = parseState(b); err != nil {
+			return err
+		}
+	}
+	zipped := d.entries[ManifestFile]
+	delete(d.entries, stateFile)
+	delete(d.entries, ManifestFile)
+	var written *Manifest
+	if zipped != nil && sum(zipped) == d.old.Manifest {
+		if written, err = ReadManifest(bytes.NewReader(zipped)); err != nil {
+			return err
+		}
+		if d.old.Pending == nil {
+			d.have = written
+			return nil
+		}
+	}
+	// The first publication, or the last one did not end, or somebody else wrote
+	// the list: what is really there is adopted, and stays for the time of grace.
+	if d.have, err = d.list(ctx); err != nil {
+		return err
+	}
+	d.have.adopt(written)
+	if d.old.Pending != nil {
+		d.added, d.seen = make(map[string]bool), written == nil
+		for _, name := range d.old.Pending.Added {
+			d.added[name] = true
+		}
+		for name, b := range d.entries {
+			if e := written.Lookup(name); e == nil || e.SHA256 != sum(b) {
+				d.seen = true
+			}
+		}
+	}
+	if d.old.current() == nil && len(d.have.Entries) > 0 {
+		d.old.Generations = []generation{{Number: 1, Published: p.began}}
+		d.report.Notes = append(d.report.Notes, fmt.Sprintf("adopted a tree of %d names that was not published by syncer", len(d.have.Entries)))
+	}
+	return nil
+}
+
+func sum(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
+}
+
+// plan finds out what is to be sent, switched, kept and deleted.
+func (d *dest) plan(_ context.Context, p *publisher) error {
+	d.next = d.old.clone()
+	current := 0
+	if g := d.old.current(); g != nil {
+		current = g.Number
+	}
+	var bad []string
+	for i := range p.src.Entries {
+		e := &p.src.Entries[i]
+		delete(d.next.Retired, e.Path)
+		if classOf(e.Path) == entry && e.Type == File {
+			continue // below, by content
+		}
+		old := d.have.Lookup(e.Path)
+		if old != nil && old.same(e) {
+			keep := *e
+			keep.ModTime = old.ModTime // which is what it has there
+			d.listed = append(d.listed, keep)
+			continue
+		}
+		if old != nil && (old.Type == Dir) != (e.Type == Dir) {
+			bad = append(bad, fmt.Sprintf("%+q was a %s and is a %s; publish it under another name", e.Path, old.Type, e.Type))
+		}
+		if old != nil && old.Type == File && fixed(e.Path) && !p.Replace && (d.seen || !d.added[e.Path]) {
+			bad = append(bad, fmt.Sprintf("%+q has other content than the one that is published, and clients with older metadata would refuse it; give it another name, or add -replace", e.Path))
+		}
+		d.count(old, e)
+		d.listed = append(d.listed, *e)
+		switch {
+		case classOf(e.Path) == metadata:
+			d.meta = append(d.meta, e)
+		case old != nil && e.Type == Link && p.leadsToDir(e):
+			d.links = append(d.links, e)
+		default:
+			d.content = append(d.content, e)
+		}
+	}
+	replaced := d.planEntries(p)
+
+	// What is not in the tree any more stays until nobody can rely on it.
+	gone := 0
+	for i := range d.have.Entries {
+		e := &d.have.Entries[i]
+		if p.src.Lookup(e.Path) != nil || slices.Contains(d.drop, e.Path) || d.added[e.Path] {
+			continue // what was pending is retired with its generation
+		}
+		if _, ok := d.next.Retired[e.Path]; !ok {
+			d.next.Retired[e.Path] = current
+			gone++
+		}
+	}
+	d.report.Retired = gone
+	d.changed = len(d.content)+len(d.meta)+len(d.links)+len(d.entry)+len(d.drop)+gone > 0 || d.old.Pending != nil || d.old.current() == nil
+	if d.changed {
+		d.next.advance(p.began, replaced)
+		for i := range p.src.Entries { // advance retires what was pending
+			delete(d.next.Retired, p.src.Entries[i].Path)
+		}
+	}
+	d.report.Generation = d.next.number()
+	d.doomed = d.next.expire(p.began, p.grace())
+	d.keep()
+	if over := p.over(gone, d); over != "" {
+		bad = append(bad, over)
+	}
+	return problems("not published", bad)
+}
+
+// keep completes the manifest to come with what is retired and not doomed.
+func (d *dest) keep() {
+	for i := range d.have.Entries {
+		e := &d.have.Entries[i]
+		if _, retired := d.next.Retired[e.Path]; !retired {
+			continue
+		}
+		if _, doomed := slices.BinarySearch(d.doomed, e.Path); !doomed {
+			d.listed = append(d.listed, *e)
+		}
+	}
+	slices.SortFunc(d.listed, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
+}
+
+func (d *dest) count(old, e *Entry) {
+	if e.Type == Dir {
+		return
+	}
+	if old == nil {
+		d.report.Added++
+	} else {
+		d.report.Changed++
+	}
+	d.report.Bytes += e.Size
+}
+
+// planEntries compares the files that readers begin with, byte for byte and with
+// what is really there: no list is believed about them.
+func (d *dest) planEntries(p *publisher) map[string]replaced {
+	was := make(map[string]replaced)
+	for _, r := range p.repos {
+		switched := false
+		here := make(map[string]bool)
+		for _, f := range r.files {
+			here[f.name] = true
+			e := *p.src.Lookup(f.name)
+			old := d.have.Lookup(f.name)
+			if there, ok := d.entries[f.name]; ok && bytes.Equal(there, f.data) {
+				if old != nil {
+					e.ModTime = old.ModTime
+				}
+			} else {
+				switched = true
+			}
+			d.listed = append(d.listed, e)
+		}
+		for _, base := range []string{"repomd.xml.asc", "repomd.xml.key"} {
+			if _, there := d.entries[r.path(base)]; there && !here[r.path(base)] {
+				// An old signature of the new metadata would stop every client.
+				d.drop = append(d.drop, r.path(base))
+			}
+		}
+		if !switched {
+			continue
+		}
+		for _, f := range r.files {
+			d.count(d.have.Lookup(f.name), p.src.Lookup(f.name))
+			// All of them, also those that are the same: their times go together.
+			d.entry = append(d.entry, f)
+			for i := range d.listed {
+				if d.listed[i].Path == f.name {
+					d.listed[i].ModTime = f.modTime
+				}
+			}
+		}
+		if b, ok := d.entries[r.path("repomd.xml")]; ok {
+			_, signed := d.entries[r.path("repomd.xml.asc")]
+			was[r.dir] = replaced{b, signed}
+		}
+	}
+	return was
+}
+
+// leadsToDir reports whether a link of the source is a way to other directories.
+func (p *publisher) leadsToDir(e *Entry) bool {
+	info, err := os.Stat(filepath.Join(p.Source, e.Path))
+	return err == nil && info.IsDir()
+}
+
+// over says that more would leave the tree than is allowed.
+func (p *publisher) over(n int, d *dest) string {
+	limit := p.limit(d)
+	if limit < 0 || n <= limit {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d names would leave the tree, and %d may; if that is meant, add -max-delete %d", n, len(d.have.Entries), limit, n)
+}
+
+func (p *publisher) limit(d *dest) int {
+	if p.MaxDelete != 0 {
+		return p.MaxDelete
+	}
+	return max(1000, len(d.have.Entries)/10)
+}
+
+// preflight finds whatever would make the new tree wrong, before anything of it
+// is there.
+func (p *publisher) preflight(ctx context.Context) error {
+	var bad []string
+	for _, d := range p.dests {
+		why, err := d.check(ctx, p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", d, err)
+		}
+		for _, w := range why {
+			bad = append(bad, d.String()+": "+w)
+		}
+	}
+	for _, r := range p.repos {
+		from := p.dests[0].entries[r.path("repomd.xml")]
+		if !p.switches(r) {
+			continue
+		}
+		change := RepoChange{Path: r.dir, To: r.md.Revision}
+		if md := parseRepomd(from); md != nil {
+			change.From = md.Revision
+		}
+		p.report.Repos = append(p.report.Repos, change)
+	}
+	root, err := os.OpenRoot(p.Source)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	open := func(name string) (io.ReadCloser, error) { return root.Open(name) }
+	for _, r := range p.repos {
+		// What was whole when it was published still is, unless something that is
+		// fixed changes around it.
+		if !p.switches(r) && !p.disturbs(r) {
+			continue
+		}
+		missing, err := r.closure(ctx, p.src, open)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.Source, err)
+		}
+		bad = append(bad, missing...)
+	}
+	if p.Keys != nil {
+		why, err := p.signatures(ctx)
+		if err != nil {
+			return err
+		}
+		bad = append(bad, why...)
+	}
+	return problems("not published", bad)
+}
+
+// switches reports whether any tier0 gets a new repomd.xml for r.
+func (p *publisher) switches(r *repo) bool {
+	name := r.path("repomd.xml")
+	return slices.ContainsFunc(p.dests, func(d *dest) bool {
+		return slices.ContainsFunc(d.entry, func(f small) bool { return f.name == name })
+	})
+}
+
+// disturbs reports whether a file that the metadata of r may name goes or
+// changes: one below its directory, or a link anywhere, which may lead there.
+func (p *publisher) disturbs(r *repo) bool {
+	may := func(d *dest, name string) bool {
+		old := d.have.Lookup(name)
+		return old != nil && (old.Type == Link || r.dir == "." || strings.HasPrefix(name, r.dir+"/"))
+	}
+	for _, d := range p.dests {
+		for _, e := range slices.Concat(d.content, d.meta, d.links) {
+			if may(d, e.Path) {
+				return true
+			}
+		}
+		for name := range d.next.Retired {
+			if _, before := d.old.Retired[name]; !before && may(d, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// check says what speaks against publishing to one tier0.
+func (d *dest) check(ctx context.Context, p *publisher) ([]string, error) {
+	var bad []string
+	if err := d.old.checkClock(p.began); err != nil && !p.AcceptClock {
+		bad = append(bad, err.Error())
+	}
+	for _, r := range p.repos {
+		there, ok := d.entries[r.path("repomd.xml")]
+		if !ok || bytes.Equal(there, r.repomd()) {
+			continue
+		}
+		md := parseRepomd(there)
+		if md == nil {
+			continue // whatever that is, it is to be replaced
+		}
+		switch compareRevisions(r.md, md) {
+		case -1:
+			bad = append(bad, fmt.Sprintf("%s goes back from revision %s to %s; to return to older content, use syncer rollback", r.dir, md.Revision, r.md.Revision))
+		case 0:
+			bad = append(bad, fmt.Sprintf("%s has revision %s already, with other content; make its metadata again with a higher revision", r.dir, md.Revision))
+		}
+	}
+	if free, ok, err := d.free(); err != nil {
+		return nil, err
+	} else if need := d.need(); ok && free < need {
+		bad = append(bad, fmt.Sprintf("%d bytes are free and %d are needed; make room", free, need))
+	}
+	// Counted by what is really there, because deleting cannot be taken back.
+	n, err := d.remove(ctx, d.doomed, true)
+	if err != nil {
+		return nil, err
+	}
+	if limit := p.limit(d); limit >= 0 && n > limit {
+		bad = append(bad, fmt.Sprintf("%d expired names would be deleted, and %d may; if that is meant, add -max-delete %d", n, limit, n))
+	}
+	if p.DryRun {
+		d.report.Deleted = n
+	}
+	d.report.Current = !d.changed && n == 0
+	return bad, nil
+}
+
+// need is how many bytes the new files take, with the old ones still there, and
+// one block more for each of them.
+func (d *dest) need() int64 {
+	const block = 4096
+	var n int64
+	for _, e := range slices.Concat(d.content, d.meta, d.links) {
+		n += e.Size + block
+	}
+	for _, f := range d.entry {
+		n += int64(len(f.data)) + block
+	}
+	return n
+}
+
+// signatures judges what is new by the keys.
+func (p *publisher) signatures(ctx context.Context) ([]string, error) {
+	var bad []string
+	c := &verify.Checker{Keys: p.Keys}
+	seen := make(map[string]bool)
+	var files []verify.Artifact
+	for _, d := range p.dests {
+		for _, e := range d.content {
+			if e.Type == File && strings.HasSuffix(e.Path, ".rpm") && !seen[e.Path] {
+				seen[e.Path] = true
+				files = append(files, verify.Artifact{Path: filepath.Join(p.Source, e.Path), Rel: e.Path, Size: e.Size})
+			}
+		}
+	}
+	p.say("verifying %d packages", len(files))
+	for _, r := range p.repos {
+		if !p.switches(r) {
+			continue
+		}
+		var asc []byte
+		for _, f := range r.files {
+			if strings.HasSuffix(f.name, ".asc") {
+				asc = f.data
+			}
+		}
+		if asc == nil {
+			bad = append(bad, r.path("repomd.xml")+": unsigned")
+			continue
+		}
+		for _, f := range c.Detached(r.repomd(), asc) {
+			bad = append(bad, fmt.Sprintf("%s: %s", r.path("repomd.xml"), f))
+		}
+	}
+	err := c.Tree(ctx, files, func(r verify.Result) {
+		for _, f := range r.Findings {
+			bad = append(bad, fmt.Sprintf("%s: %s", r.Artifact.Rel, f))
+		}
+	})
+	return bad, err
+}
+
+// begin leaves word of what is about to come, so that nothing of it is lost
+// sight of if this process does not live to see the end.
+func (d *dest) begin(ctx context.Context, _ *publisher) error {
+	if !d.changed {
+		return nil
+	}
+	s := d.old.clone()
+	now := &pending{Number: d.next.number(), Started: d.next.current().Published, Replaced: d.next.current().Replaced}
+	if s.Pending != nil {
+		now.Added = s.Pending.Added
+	}
+	for _, e := range slices.Concat(d.content, d.meta) {
+		if d.have.Lookup(e.Path) == nil {
+			now.Added = append(now.Added, e.Path)
+		}
+	}
+	slices.Sort(now.Added)
+	now.Added = slices.Compact(now.Added)
+	s.Pending = now
+	return d.writeState(ctx, s)
+}
+
+func (d *dest) writeState(ctx context.Context, s *state) error {
+	b, err := s.bytes()
+	if err != nil {
+		return err
+	}
+	st, err := d.write(ctx, []small{{name: stateFile, data: b, private: true}})
+	d.sent(st)
+	return err
+}
+
+func (d *dest) sent(st stats) { d.report.Sent += st.sent + st.received }
+
+// sendAll leaves it to rsync to see by size and time what is there already, but
+// for files that may be there with both and with other content: those that were
+// changed within one second, and all when nobody knows how far a publication
+// came.
+func (d *dest) sendAll(ctx context.Context, p *publisher, list []*Entry) error {
+	var plain, compare []string
+	for _, e := range list {
+		old := d.have.Lookup(e.Path)
+		alike := old != nil && e.Type == File && old.Size == e.Size && old.ModTime.Unix() == e.ModTime.Unix()
+		if alike || d.old.Pending != nil {
+			compare = append(compare, e.Path)
+		} else {
+			plain = append(plain, e.Path)
+		}
+	}
+	if len(plain) > 0 {
+		st, err := d.send(ctx, p.Source, plain, false)
+		d.sent(st)
+		if err != nil {
+			return err
+		}
+	}
+	if len(compare) > 0 {
+		st, err := d.send(ctx, p.Source, compare, true)
+		d.sent(st)
+		return err
+	}
+	return nil
+}
+
+func (d *dest) sendContent(ctx context.Context, p *publisher) error {
+	return d.sendAll(ctx, p, d.content)
+}
+
+// sendMetadata also makes sure that all that the switch makes readers ask for
+// survives a crash of the machine.
+func (d *dest) sendMetadata(ctx context.Context, p *publisher) error {
+	if err := d.sendAll(ctx, p, d.meta); err != nil {
+		return err
+	}
+	if len(d.entry) == 0 {
+		return nil
+	}
+	return d.settle()
+}
+
+// sourceIsTheSame looks again at what was sent: somebody may have built while it
+// was read.
+func (p *publisher) sourceIsTheSame() error {
+	root, err := os.OpenRoot(p.Source)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var bad []string
+	seen := make(map[string]bool)
+	for _, d := range p.dests {
+		for _, e := range slices.Concat(d.content, d.meta, d.links) {
+			if e.Type != File || seen[e.Path] {
+				continue
+			}
+			seen[e.Path] = true
+			info, err := root.Lstat(e.Path)
+			if err != nil || info.Size() != e.Size || !info.ModTime().Equal(e.ModTime) {
+				bad = append(bad, fmt.Sprintf("%+q", e.Path))
+			}
+		}
+	}
+	return problems("the source changed while it was published; nothing was switched. Publish a tree that nothing changes", bad)
+}
+
+func (d *dest) switchOver(ctx context.Context, _ *publisher) error {
+	if len(d.entry) > 0 {
+		st, err := d.write(ctx, d.entry)
+		d.sent(st)
+		if err != nil {
+			return err
+		}
+	}
+	if len(d.drop) == 0 {
+		return nil
+	}
+	_, err := d.remove(ctx, d.drop, false)
+	return err
+}
+
+// sendLinks moves the links that lead to directories ("9" to "9.8"), after the
+// repositories that they lead to are complete.
+func (d *dest) sendLinks(ctx context.Context, p *publisher) error {
+	return d.sendAll(ctx, p, d.links)
+}
+
+// confirm reads back what was written, and that it was written where the lock
+// is.
+func (d *dest) confirm(ctx context.Context, p *publisher) error {
+	if err := d.lock.stillHeld(ctx); err != nil {
+		return err
+	}
+	var names, bad []string
+	for _, f := range d.entry {
+		names = append(names, f.name)
+	}
+	if len(names) > 0 {
+		there, err := d.read(ctx, names)
+		if err != nil {
+			return err
+		}
+		for _, f := range d.entry {
+			if !bytes.Equal(there[f.name], f.data) {
+				bad = append(bad, fmt.Sprintf("%+q is not what was written", f.name))
+			}
+		}
+	}
+	wrong, err := d.differ(ctx, p.Source, slices.Concat(d.content, d.meta, d.links))
+	if err != nil {
+		return err
+	}
+	for _, name := range wrong {
+		bad = append(bad, fmt.Sprintf("%+q is not what was sent", name))
+	}
+	return problems("it does not have the new generation", bad)
+}
+
+// askURLs reads back what tier0 serves, as its clients do.
+func (p *publisher) askURLs(ctx context.Context) error {
+	client := fetch.New(fetch.Options{AllowPrivate: true, MaxBytes: 4 << 20, UserAgent: "meridian-syncer"})
+	defer client.CloseIdleConnections()
+	var bad []string
+	for _, base := range p.URLs {
+		for _, r := range p.repos {
+			if !p.switches(r) {
+				continue
+			}
+			u := strings.TrimRight(base, "/") + "/" + escapePath(r.path("repomd.xml"))
+			resp, err := client.Get(ctx, u, fetch.Validators{})
+			switch {
+			case err != nil:
+				bad = append(bad, err.Error())
+			case resp.Status != 200:
+				bad = append(bad, fmt.Sprintf("%s: status %d", u, resp.Status))
+			case !bytes.Equal(resp.Body, r.repomd()):
+				bad = append(bad, u+": not the new generation")
+			}
+		}
+	}
+	return problems("what is served is not what was published", bad)
+}
+
+// mark writes the markers and the state: from here on the publication is over.
+func (d *dest) mark(ctx context.Context, p *publisher) error {
+	clock := small{name: TimeFile, data: fmt.Appendln(nil, p.began.Unix())}
+	if !d.changed && len(d.doomed) == 0 {
+		st, err := d.write(ctx, []small{clock})
+		d.sent(st)
+		return err
+	}
+	m := &Manifest{Time: p.src.Time, Entries: d.listed}
+	zipped, err := m.zipped()
+	if err != nil {
+		return err
+	}
+	var list bytes.Buffer
+	if err := m.WriteTimeList(&list); err != nil {
+		return err
+	}
+	d.next.Manifest = sum(zipped)
+	b, err := d.next.bytes()
+	if err != nil {
+		return err
+	}
+	st, err := d.write(ctx, []small{
+		{name: stateFile, data: b, private: true},
+		{name: ManifestFile, data: zipped},
+		{name: ListFile, data: list.Bytes()},
+		clock,
+	})
+	d.sent(st)
+	return err
+}
+
+// delete removes what the state says nobody can rely on any more, and only then
+// forgets it.
+func (d *dest) delete(ctx context.Context, _ *publisher) error {
+	if len(d.doomed) == 0 {
+		return nil
+	}
+	for _, name := range d.doomed {
+		if _, ok := d.next.Retired[name]; !ok || ours(name) {
+			return fmt.Errorf("about to delete %+q, which is not retired; this is a mistake in syncer", name)
+		}
+	}
+	n, err := d.remove(ctx, d.doomed, false)
+	d.report.Deleted = n
+	if err != nil {
+		return err
+	}
+	for _, name := range d.doomed {
+		delete(d.next.Retired, name)
+	}
+	return d.writeState(ctx, d.next)
+}

@@ -1,0 +1,389 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"meridian/internal/durable"
+)
+
+// A tier is a tier0 as a publisher reaches it. Names are relative to its top.
+type tier interface {
+	String() string
+
+	// read returns the content of those names that exist. They are small files.
+	read(ctx context.Context, names []string) (map[string][]byte, error)
+
+	// locks returns the files in the directory of locks, by their base names.
+	locks(ctx context.Context) (map[string][]byte, error)
+
+	// write puts small files in their places. Each appears whole, and none before
+	// all are on the disk, so that what is left then is only to rename them.
+	write(ctx context.Context, files []small) (stats, error)
+
+	// send transfers names from the tree src, each whole or not at all, in the
+	// order that rsync likes. With compare, files that have their size and time
+	// already are compared by content. settle makes what was sent survive a crash.
+	send(ctx context.Context, src string, names []string, compare bool) (stats, error)
+	settle() error
+
+	// differ returns those of the entries that are not there as they are in src.
+	differ(ctx context.Context, src string, entries []*Entry) ([]string, error)
+
+	// remove deletes names, those of directories only if they are empty, and
+	// returns how many of them were there. With dry it only counts.
+	remove(ctx context.Context, names []string, dry bool) (int, error)
+
+	// list returns everything in the tree but what is the publisher's.
+	list(ctx context.Context) (*Manifest, error)
+
+	// free is how many bytes fit; ok is false when that cannot be known.
+	free() (bytes int64, ok bool, err error)
+
+	close() error
+}
+
+// A small file is written as one.
+type small struct {
+	name    string
+	data    []byte
+	modTime time.Time
+	private bool // of the publisher, and nobody else's to read
+}
+
+func (s *small) perm() fs.FileMode {
+	if s.private {
+		return 0o600
+	}
+	return 0o644
+}
+
+// openTier understands a destination: a directory, rsync://, host::module or
+// host:directory. A local directory must exist.
+func openTier(dest string, r Rsync) (tier, error) {
+	switch {
+	case dest == "":
+		return nil, errors.New("the destination is empty; write a directory, rsync://HOST/MODULE or HOST:DIRECTORY")
+	case dest[0] == '-':
+		return nil, fmt.Errorf("destination %q looks like an option; write ./%s", dest, dest)
+	case strings.ContainsFunc(dest, func(r rune) bool { return r < 0x20 || r == 0x7f }):
+		return nil, fmt.Errorf("destination %+q holds a control character", dest)
+	}
+	if strings.HasPrefix(dest, "rsync://") {
+		u, err := url.Parse(dest)
+		if err != nil {
+			return nil, fmt.Errorf("destination: %w", err)
+		}
+		if _, has := u.User.Password(); has {
+			return nil, errors.New("a destination must not hold a password; write it to a file for -password-file")
+		}
+		if u.Host == "" || strings.Trim(u.Path, "/") == "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, fmt.Errorf("destination %q: write rsync://[USER@]HOST[:PORT]/MODULE[/DIRECTORY]", dest)
+		}
+		return &remote{rsync: r, dest: strings.TrimRight(dest, "/") + "/"}, nil
+	}
+	host, dir, colon := strings.Cut(dest, ":")
+	if !colon || strings.Contains(host, "/") {
+		return openDir(dest, r)
+	}
+	if host == "" || dir == "" || strings.Trim(dir, ":/") == "" && dir != "/" {
+		return nil, fmt.Errorf("destination %q: write HOST:DIRECTORY or HOST::MODULE", dest)
+	}
+	t := &remote{rsync: r, dest: strings.TrimRight(dest, "/") + "/", ssh: dir[0] != ':'}
+	return t, nil
+}
+
+// dirTier is a tier0 on this machine.
+type dirTier struct {
+	path  string
+	rsync Rsync
+
+	// root keeps every path inside, whatever links there are, and stays the
+	// directory that it was when somebody moves it.
+	root *os.Root
+}
+
+func openDir(dest string, r Rsync) (*dirTier, error) {
+	abs, err := filepath.Abs(dest)
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(abs)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Making it could fill the disk below a mount that is missing.
+		return nil, fmt.Errorf("destination %s is not there; mount it, or make the directory: %w", abs, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("destination: %w", err)
+	}
+	r.Fsync = false // settle is for that
+	return &dirTier{abs, r, root}, nil
+}
+
+func (t *dirTier) String() string { return t.path }
+
+func (t *dirTier) close() error { return t.root.Close() }
+
+// here is nil as long as the path is still the directory that was opened.
+func (t *dirTier) here() error {
+	opened, err := t.root.Stat(".")
+	if err != nil {
+		return err
+	}
+	now, err := os.Stat(t.path)
+	if err != nil {
+		return fmt.Errorf("the destination vanished: %w", err)
+	}
+	if !os.SameFile(opened, now) {
+		return fmt.Errorf("%s is another directory than before; it was replaced or unmounted", t.path)
+	}
+	return nil
+}
+
+func (t *dirTier) read(_ context.Context, names []string) (map[string][]byte, error) {
+	if err := t.here(); err != nil {
+		return nil, err
+	}
+	got := make(map[string][]byte)
+	for _, name := range names {
+		b, err := t.root.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		got[name] = b
+	}
+	return got, nil
+}
+
+func (t *dirTier) locks(ctx context.Context) (map[string][]byte, error) {
+	if err := t.here(); err != nil {
+		return nil, err
+	}
+	dir, err := t.root.Open(lockDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	got := make(map[string][]byte)
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") {
+			continue // being written
+		}
+		b, err := t.root.ReadFile(path.Join(lockDir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		got[name] = b
+	}
+	return got, nil
+}
+
+// beside is where the new content of a file waits, hidden from clients.
+func beside(name string) string {
+	dir, base := path.Split(name)
+	return dir + "." + base + ".syncer"
+}
+
+func (t *dirTier) write(_ context.Context, files []small) (st stats, err error) {
+	if err := t.here(); err != nil {
+		return st, err
+	}
+	renamed := 0
+	defer func() {
+		for _, f := range files[renamed:] {
+			t.root.Remove(beside(f.name))
+		}
+	}()
+	for i := range files {
+		if err := t.prepare(&files[i]); err != nil {
+			return st, fmt.Errorf("write %s: %w", path.Join(t.path, files[i].name), err)
+		}
+		st.literal += int64(len(files[i].data))
+		st.files++
+	}
+	var dirs []string
+	for _, f := range files {
+		if err := t.root.Rename(beside(f.name), f.name); err != nil {
+			return st, err
+		}
+		renamed++
+		dirs = append(dirs, path.Dir(f.name))
+	}
+	slices.Sort(dirs)
+	for _, dir := range slices.Compact(dirs) {
+		if err := durable.SyncDir(filepath.Join(t.path, dir)); err != nil {
+			return st, err
+		}
+	}
+	return st, nil
+}
+
+// prepare writes the new content of a file beside it.
+func (t *dirTier) prepare(s *small) (err error) {
+	if dir := path.Dir(s.name); dir != "." {
+		perm := fs.FileMode(0o755)
+		if s.private {
+			perm = 0o700
+		}
+		if err := t.root.MkdirAll(dir, perm); err != nil {
+			return err
+		}
+	}
+	name := beside(s.name)
+	f, err := t.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, s.perm())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}()
+	if _, err := f.Write(s.data); err != nil {
+		return err
+	}
+	if err := f.Chmod(s.perm()); err != nil {
+		return err
+	}
+	if !s.modTime.IsZero() {
+		if err := t.root.Chtimes(name, s.modTime, s.modTime); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+func (t *dirTier) send(ctx context.Context, src string, names []string, compare bool) (stats, error) {
+	if err := t.here(); err != nil {
+		return stats{}, err
+	}
+	return t.rsync.push(ctx, src, t.path+"/", names, compare)
+}
+
+// settle writes out everything at once, which is far quicker than file by file.
+func (t *dirTier) settle() error {
+	d, err := t.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return syncFS(d)
+}
+
+func (t *dirTier) differ(_ context.Context, _ string, entries []*Entry) ([]string, error) {
+	if err := t.here(); err != nil {
+		return nil, err
+	}
+	var wrong []string
+	for _, want := range entries {
+		info, err := t.root.Lstat(want.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			wrong = append(wrong, want.Path)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		ok := false
+		switch want.Type {
+		case File:
+			ok = info.Mode().IsRegular() && info.Size() == want.Size && info.ModTime().Unix() == want.ModTime.Unix()
+		case Dir:
+			ok = info.IsDir()
+		case Link:
+			target, err := t.root.Readlink(want.Path)
+			ok = err == nil && target == want.Target
+		}
+		if !ok {
+			wrong = append(wrong, want.Path)
+		}
+	}
+	return wrong, nil
+}
+
+func (t *dirTier) remove(_ context.Context, names []string, dry bool) (int, error) {
+	if err := t.here(); err != nil {
+		return 0, err
+	}
+	n := 0
+	// Backwards, because what is in a directory sorts behind it.
+	names = slices.Sorted(slices.Values(names))
+	for _, name := range slices.Backward(names) {
+		info, err := t.root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return n, err
+		}
+		if !dry {
+			err = t.root.Remove(name)
+			if info.IsDir() && (errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST)) {
+				continue // somebody else's files are in it
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return n, err
+			}
+		}
+		n++
+	}
+	return n, nil
+}
+
+func (t *dirTier) list(ctx context.Context) (*Manifest, error) {
+	if err := t.here(); err != nil {
+		return nil, err
+	}
+	m, _, err := walk(ctx, t.path)
+	return m, err
+}
+
+func (t *dirTier) free() (int64, bool, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(t.path, &st); err != nil {
+		return 0, false, err
+	}
+	return int64(st.Bavail) * int64(st.Bsize), true, nil
+}
+
+// nameList is what --files-from=- --from0 reads.
+func nameList(names []string) io.Reader {
+	return strings.NewReader(strings.Join(names, "\x00") + "\x00")
+}
+
+// push transfers names below from to a destination, with what readers need to
+// read them and nothing of who owns them here.
+func (r *Rsync) push(ctx context.Context, from, to string, names []string, compare bool, more ...string) (stats, error) {
+	args := append([]string{"-lptHO", "--chmod=Du=rwx,Dgo=rx,Fu+rw,Fgo+r,Fgo-w", "--files-from=-", "--from0"}, more...)
+	if compare {
+		args = append(args, "--checksum")
+	}
+	if r.Fsync {
+		args = append(args, "--fsync")
+	}
+	return r.run(ctx, nameList(names), nil, append(args, "--", strings.TrimRight(from, "/")+"/", to)...)
+}
