@@ -373,7 +373,8 @@ type Status struct {
 	Snapshot time.Time           `json:"snapshot,omitzero"` // findings
 	Problems map[string][]string `json:"problems,omitempty"`
 
-	feeds []feedStatus
+	feeds      []feedStatus
+	unresolved int // hosts of mirrors whose last look-up failed
 }
 
 // Status returns the state of the inputs: what is in use, and what is wrong.

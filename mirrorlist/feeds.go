@@ -405,9 +405,9 @@ const maxSubnets = 1 << 16
 // empty. One bad entry refuses the list: whoever wrote it has the last good one
 // served meanwhile.
 //
-// Prefixes inside private, loopback or reserved networks are left out, unless
-// allowPrivate: a list that is fetched must not be able to draw to its mirror
-// the clients that reach this server from its own network.
+// Prefixes inside private, loopback or reserved networks, or around one, are left
+// out, unless allowPrivate: a list that is fetched must not be able to draw to its
+// mirror the clients that reach this server from its own network.
 func parseSubnets(data []byte, allowPrivate bool) ([]netip.Prefix, error) {
 	var list []netip.Prefix
 	dec := newDecoder(data)
@@ -423,7 +423,7 @@ func parseSubnets(data []byte, allowPrivate bool) ([]netip.Prefix, error) {
 		switch {
 		case !p.IsValid():
 			return errors.New("null is no prefix")
-		case allowPrivate || fetch.Public(p.Addr()) || fetch.Public(lastAddr(p.Prefix)):
+		case allowPrivate || isPublic(p.Prefix):
 			list = append(list, p.Prefix)
 		}
 		return nil
@@ -441,6 +441,20 @@ func parseSubnets(data []byte, allowPrivate bool) ([]netip.Prefix, error) {
 	}
 	slices.SortFunc(list, netip.Prefix.Compare)
 	return slices.Clip(slices.Compact(list)), nil
+}
+
+// ownNetworks are those that a network gives to its own hosts.
+var ownNetworks = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
+}
+
+// isPublic reports whether a prefix holds public addresses, and none that a
+// network gives to its own hosts.
+func isPublic(p netip.Prefix) bool {
+	return (fetch.Public(p.Addr()) || fetch.Public(lastAddr(p))) &&
+		!slices.ContainsFunc(ownNetworks, p.Overlaps)
 }
 
 // lastAddr returns the highest address of a prefix.

@@ -435,7 +435,7 @@ var subnetLists = []struct {
 	{name: "an IPv4-mapped prefix is the IPv4 one", data: `["::ffff:193.0.0.0/117"]`, want: []string{"193.0.0.0/21"}},
 	{name: "private networks are left out", data: `["10.0.0.0/8", "fd00:1::/32", "127.0.0.1", "::ffff:192.168.0.0/112", "193.0.0.0/21"]`, want: []string{"193.0.0.0/21"}},
 	{name: "private networks are kept where they are allowed", data: `["10.0.0.0/8", "127.0.0.1"]`, private: true, want: []string{"10.0.0.0/8", "127.0.0.1/32"}},
-	{name: "a wide network with a private part is public", data: `["192.0.0.0/8", "100.0.0.0/8"]`, want: []string{"100.0.0.0/8", "192.0.0.0/8"}},
+	{name: "a wide network around a private one is left out", data: `["192.0.0.0/8", "100.0.0.0/8", "172.0.0.0/8", "193.0.0.0/8"]`, want: []string{"193.0.0.0/8"}},
 	{name: "only private networks", data: `["10.0.0.0/8"]`, err: "all prefixes are private"},
 	{name: "no entry", data: `[]`, err: "subnet list: it is empty"},
 	{name: "no document", data: ` `, err: "subnet list: the document ends early"},

@@ -171,7 +171,10 @@ func (k *keeper) firstFiles(ctx context.Context) (*files, error) {
 // openCache makes the cache directory. Without one the server works, and does
 // again at each start what it could have kept.
 func (k *keeper) openCache() {
-	err := os.MkdirAll(k.cfg.CacheDir, 0o700)
+	err := errors.New("there is no home directory; write cache_dir: DIRECTORY")
+	if k.cfg.CacheDir != "" {
+		err = os.MkdirAll(k.cfg.CacheDir, 0o700)
+	}
 	if err == nil {
 		var f *os.File
 		if f, err = os.CreateTemp(k.cfg.CacheDir, ".try-*"); err == nil {
@@ -612,6 +615,7 @@ func (k *keeper) publish() {
 	k.s.status.Store(&Status{
 		Mirrors: len(t.mirrors), Loaded: k.loaded, Database: t.db.Type(), Built: t.db.Built(),
 		Snapshot: snapTime(t.snap), Problems: maps.Clone(k.problems), feeds: k.feeds.statuses(),
+		unresolved: len(k.resolver.problems()),
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -71,7 +72,15 @@ func (k *keptFeeds) follow(ctx context.Context, clouds, subnets map[string]strin
 }
 
 func followEach[T any](k *keptFeeds, ctx context.Context, have map[string]*feed[T], want map[string]string, open func(name, source string) *feed[T]) {
-	maps.DeleteFunc(have, func(name string, f *feed[T]) bool { return want[name] != f.source })
+	maps.DeleteFunc(have, func(name string, f *feed[T]) bool {
+		if want[name] == f.source {
+			return false
+		}
+		if f.cacheFile != "" {
+			_ = os.Remove(f.cacheFile) // nobody asks for it again
+		}
+		return true
+	})
 	for name, source := range want {
 		if have[name] != nil {
 			continue

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -202,5 +203,30 @@ func TestReloadFetchesLists(t *testing.T) {
 	}
 	if list := st.list("/mirrorlist/9/baseos"); list[0] != "http://near.example.org/linux/9.8/BaseOS/$basearch/os/" {
 		t.Errorf("the list begins with %s: the fetched subnets are not in use", list[0])
+	}
+}
+
+func TestTheCopyOfAFeedGoesWithTheFeed(t *testing.T) {
+	dir := t.TempDir()
+	source := filepath.Join(dir, "aws.json")
+	if err := os.WriteFile(source, []byte(`{"prefixes": [{"ip_prefix": "198.51.100.0/24", "region": "r"}]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cache := t.TempDir()
+	k := newKeptFeeds(&Config{}, cache, slog.New(slog.DiscardHandler), make(chan struct{}, 1))
+	k.follow(t.Context(), map[string]string{"aws": source}, nil)
+	copies := func() []os.DirEntry {
+		entries, err := os.ReadDir(cache)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries
+	}
+	if len(copies()) != 1 {
+		t.Fatalf("%d copies on disk of one feed", len(copies()))
+	}
+	k.follow(t.Context(), nil, nil)
+	if left := copies(); len(left) != 0 {
+		t.Errorf("%v is left of a feed that nobody wants", left)
 	}
 }

@@ -37,6 +37,7 @@ var (
 	descFeedGood = prometheus.NewDesc("meridian_mirrorlist_feed_timestamp_seconds", "When a fetched list was last good.", []string{"feed"}, nil)
 	descFeedLen  = prometheus.NewDesc("meridian_mirrorlist_feed_entries", "Entries of a fetched list in use.", []string{"feed"}, nil)
 	descCert     = prometheus.NewDesc("meridian_mirrorlist_certificate_expiry_timestamp_seconds", "When the certificate that is served ends; absent without TLS.", nil, nil)
+	descHosts    = prometheus.NewDesc("meridian_mirrorlist_unresolved_hosts", "Hosts of mirrors whose last name look-up failed; the last good addresses are in use.", nil, nil)
 	descFeedBad  = prometheus.NewDesc("meridian_mirrorlist_feed_failing", "1 while a list cannot be fetched or is refused.", []string{"feed"}, nil)
 )
 
@@ -48,7 +49,7 @@ type collector struct{ s *Server }
 func (s *Server) Collector() prometheus.Collector { return collector{s} }
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLists, descAnswers, descTiers, descEmpty, descMirrors, descLoaded, descBuilt, descSnapshot, descProblems, descFeedGood, descFeedLen, descFeedBad, descCert} {
+	for _, d := range []*prometheus.Desc{descLists, descAnswers, descTiers, descEmpty, descMirrors, descLoaded, descBuilt, descSnapshot, descProblems, descFeedGood, descFeedLen, descFeedBad, descCert, descHosts} {
 		ch <- d
 	}
 }
@@ -80,6 +81,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	count(descEmpty, s.counts.empty.Load())
 	gauge(descMirrors, float64(t.public.count()), "public")
 	gauge(descMirrors, float64(len(t.mirrors)-t.public.count()), "private or cloud")
+	gauge(descHosts, float64(st.unresolved))
 	gauge(descLoaded, float64(st.Loaded.Unix()))
 	if !st.Built.IsZero() {
 		gauge(descBuilt, float64(st.Built.Unix()))

@@ -201,11 +201,11 @@ func (c *Config) check() error {
 		c.RequestsPerSecond = 5
 	}
 	if c.CacheDir == "" {
-		base, err := os.UserCacheDir()
-		if err != nil {
-			base = os.TempDir()
+		// Never below the directory for everybody's temporary files: what somebody
+		// else put there would be believed.
+		if base, err := os.UserCacheDir(); err == nil {
+			c.CacheDir = filepath.Join(base, "meridian")
 		}
-		c.CacheDir = filepath.Join(base, "meridian")
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
