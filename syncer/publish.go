@@ -414,7 +414,10 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 			continue // below, by content
 		}
 		old := d.have.Lookup(e.Path)
-		if old != nil && old.same(e) {
+		alike := old != nil && old.same(e)
+		// After a publication that did not end, size and time prove nothing: the
+		// file may be of that one, and have been written in the same second.
+		if alike && (old.Hashed || e.Type != File || d.old.Pending == nil) {
 			keep := *e
 			keep.ModTime = old.ModTime // which is what it has there
 			d.listed = append(d.listed, keep)
@@ -423,7 +426,7 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 		if old != nil && (old.Type == Dir) != (e.Type == Dir) {
 			bad = append(bad, fmt.Sprintf("%+q was a %s and is a %s; publish it under another name", e.Path, old.Type, e.Type))
 		}
-		if old != nil && old.Type == File && fixed(e.Path) && !p.Replace && (d.seen || !d.added[e.Path]) {
+		if old != nil && old.Type == File && !alike && fixed(e.Path) && !p.Replace && (d.seen || !d.added[e.Path]) {
 			bad = append(bad, fmt.Sprintf("%+q has other content than the one that is published, and clients with older metadata would refuse it; give it another name, or add -replace", e.Path))
 		}
 		d.count(old, e)

@@ -566,55 +566,44 @@ func TestReadersSeeWholeRepositories(t *testing.T) {
 
 	var done, bad atomic.Int64
 	stop := make(chan struct{})
-	var once sync.Once
+	seen := make([]map[string]bool, 2) // by each reader
 	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer once.Do(func() { close(stop) })
-	seen := make(map[string]bool)
-	var mu sync.Mutex // guards seen
-	for i := range 2 {
+	for i := range seen {
+		seen[i] = make(map[string]bool)
 		wg.Go(func() {
 			r := overHTTP(srv.URL)
-			for n := 0; ; n++ {
+			for n := i; ; n++ {
 				select {
 				case <-stop:
 					return
 				default:
 				}
-				revision, err := r.read(releaseRepos[(n+i)%2])
+				revision, err := r.read(releaseRepos[n%2])
 				if err != nil {
 					bad.Add(1)
 					t.Error(err)
 				}
-				mu.Lock()
-				seen[revision] = true
-				mu.Unlock()
-				if done.Add(1) >= int64(reads) {
-					once.Do(func() { close(stop) })
-				}
+				seen[i][revision] = true
+				done.Add(1)
 			}
 		})
 	}
-	generations := 0
-	for n := 1; ; n++ {
+	end := sync.OnceFunc(func() { close(stop); wg.Wait() })
+	defer end()
+	// Until enough was read, and each step was the last one of some publisher.
+	n := 0
+	for done.Load() < int64(reads) || n < len(steps) {
+		n++
 		release(t, src, n)
 		t0.killedAt(t, src, steps[n%len(steps)])
 		t0.mustPublish(t, Job{}, src)
-		generations++
-		select {
-		case <-stop:
-		default:
-			// Every step was killed after once, however quick the readers are.
-			continue
-		}
-		if n >= len(steps) {
-			break
-		}
 	}
-	wg.Wait()
-	if bad.Load() != 0 || len(seen) < 2 {
-		t.Errorf("%d bad reads of %d in %d generations, of which %d were seen; want none bad and several seen", bad.Load(), done.Load(), generations, len(seen))
+	end()
+	maps.Copy(seen[0], seen[1])
+	if bad.Load() != 0 || len(seen[0]) < len(steps)/2 {
+		t.Errorf("%d bad reads of %d, and %d of %d generations were seen; want none bad and most seen", bad.Load(), done.Load(), len(seen[0]), n)
 	}
+	t.Logf("%d reads of %d generations", done.Load(), n)
 }
 
 // A client that read metadata just before it was replaced finds all packages of
