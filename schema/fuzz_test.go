@@ -103,6 +103,9 @@ func yamlOf(t *testing.T, m *Mirror) []byte {
 	if m.Carries.NoISOs {
 		carries["isos"] = false
 	}
+	if m.Carries.Nothing {
+		carries["versions"] = []string{}
+	}
 	if len(carries) > 0 {
 		out["carries"] = carries
 	}

@@ -238,7 +238,7 @@ func (l *linter) againstNetwork(m *Mirror) {
 	carriesSome := slices.ContainsFunc(n.Served(), func(v Version) bool {
 		return slices.ContainsFunc(n.ArchesOf(v), func(a Arch) bool { return m.Carries.Has(n, v, a) })
 	})
-	if !carriesSome {
+	if !carriesSome && !m.Carries.Nothing {
 		l.add(true, m, "carries", "correct versions and arches", "the mirror carries nothing that the network serves")
 	}
 }

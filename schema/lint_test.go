@@ -207,6 +207,11 @@ func TestLintFiles(t *testing.T) {
 			said:  []string{"E a.example.org.yml:8: carries: the mirror carries nothing that the network serves; correct versions and arches"},
 		},
 		{
+			name:  "carries what cannot be read, said once",
+			files: map[string]string{a + ".yml": cleanMirror(a) + "carries: {arches: []}\n"},
+			said:  []string{"E a.example.org.yml:8: carries.arches: nothing can be read here, so the mirror is listed for nothing; write what it has, or remove carries.arches if it has all"},
+		},
+		{
 			name:  "a file that the server does not see is looked into",
 			files: map[string]string{a + ".yaml": strings.Replace(cleanMirror(a), "AT", "UK", 1)},
 			only:  []string{a + ".yaml"},

@@ -96,12 +96,7 @@ func (r *reader) mirror(root *yaml.Node) *Mirror {
 		m.AddressOptional = r.modules(n)
 	}
 	if n := s.values["carries"]; n != nil {
-		c := r.section(n, "carries", carriesKeys, misplacedInSection)
-		m.Carries.Versions = names[Version](c, "versions")
-		m.Carries.Arches = names[Arch](c, "arches")
-		if isos, ok := c.boolean("isos"); c.values["isos"] != nil && ok {
-			m.Carries.NoISOs = !isos
-		}
+		m.Carries = r.carries(n)
 	}
 
 	usable := true
@@ -428,6 +423,38 @@ func (s section) degrees(key string, most float64) (float64, bool) {
 		return 0, false
 	}
 	return f, true
+}
+
+// carries reads what a partial mirror has. What cannot be read may be missing
+// from the mirror, so it never stands for all.
+func (r *reader) carries(n *yaml.Node) (c Carries) {
+	s := r.section(n, "carries", carriesKeys, misplacedInSection)
+	c.Versions = names[Version](s, "versions")
+	c.Arches = names[Arch](s, "arches")
+	isos, _ := s.boolean("isos")
+	c.NoISOs = s.values["isos"] != nil && !isos
+
+	unread := func(n *yaml.Node, path string) {
+		r.errorf(n, path, "write what it has, or remove "+path+" if it has all", "nothing can be read here, so the mirror is listed for nothing")
+		c = Carries{NoISOs: true, Nothing: true}
+	}
+	// Before the first call, which empties both lists.
+	noVersions := s.values["versions"] != nil && len(c.Versions) == 0
+	noArches := s.values["arches"] != nil && len(c.Arches) == 0
+	if noVersions {
+		unread(s.values["versions"], s.at("versions"))
+	}
+	if noArches {
+		unread(s.values["arches"], s.at("arches"))
+	}
+	says := n.Kind != yaml.MappingNode
+	for i := 1; i < len(n.Content); i += 2 {
+		says = says || n.Content[i].ShortTag() != "!!null"
+	}
+	if says && len(s.values) == 0 {
+		unread(n, "carries")
+	}
+	return c
 }
 
 func (r *reader) modules(n *yaml.Node) map[string]Address {

@@ -52,6 +52,7 @@ func quirks() []quirk {
 	clouds := func(m *Mirror) any { return fmt.Sprintf("%s %v %t", m.CloudType, m.CloudRegions, m.AllRegions) }
 	bandwidth := func(m *Mirror) any { return m.Bandwidth }
 	private := func(m *Mirror) any { return m.Private }
+	carries := func(m *Mirror) any { return fmt.Sprintf("%+v", m.Carries) }
 	position := func(m *Mirror) any {
 		return fmt.Sprint(m.Location.HasCoordinates, m.Location.Latitude, m.Location.Longitude)
 	}
@@ -194,7 +195,7 @@ func quirks() []quirk {
 		},
 		{
 			name: "an unknown key like no other is reported with those there are",
-			text: plainMirror + "carries:\n  colour: blue\n",
+			text: plainMirror + "carries:\n  colour: blue\n  isos: true\n",
 			said: []string{`W :5: carries.colour: unknown key "colour" is not read; remove it; the keys here are versions, arches, isos`},
 			of:   name, want: "mirror.example.org",
 		},
@@ -609,13 +610,75 @@ func quirks() []quirk {
 		{
 			name: "a partial mirror",
 			text: plainMirror + "carries:\n  versions: [9, \"10.2\"]\n  arches: x86_64\n  isos: false\n",
-			of:   func(m *Mirror) any { return m.Carries }, want: "{[9 10.2] [x86_64] true}",
+			of:   carries, want: "{Versions:[9 10.2] Arches:[x86_64] NoISOs:true Nothing:false}",
 		},
 		{
 			name: "a version that other software would misread",
 			text: plainMirror + "carries:\n  versions: [8.10]\n",
 			said: []string{`W :5: carries.versions[0]: other software reads 8.10 as a number and drops its last digit; write "8.10" with the quotes`},
 			of:   func(m *Mirror) any { return m.Carries.Versions }, want: "[8.10]",
+		},
+		{
+			name: "what remains of a list counts",
+			text: plainMirror + "carries:\n  arches: [x86/64, aarch64]\n",
+			said: []string{`E :5: carries.arches[0]: "x86/64" is not a name; write one word`},
+			of:   carries, want: "{Versions:[] Arches:[aarch64] NoISOs:false Nothing:false}",
+		},
+		{
+			name: "a mirror whose architectures cannot be read is listed for nothing",
+			text: plainMirror + "carries:\n  versions: [\"9\"]\n  arches: [x86/64]\n",
+			said: []string{
+				`E :6: carries.arches[0]: "x86/64" is not a name; write one word`,
+				"E :6: carries.arches: nothing can be read here, so the mirror is listed for nothing; write what it has, or remove carries.arches if it has all",
+			},
+			of: carries, want: "{Versions:[] Arches:[] NoISOs:true Nothing:true}",
+		},
+		{
+			name: "a mirror whose versions are a group of keys is listed for nothing",
+			text: plainMirror + "carries:\n  versions: {9: true}\n",
+			said: []string{
+				"E :5: carries.versions: a group of keys where a list belongs; write one item a line, each behind a dash",
+				"E :5: carries.versions: nothing can be read here, so the mirror is listed for nothing; write what it has, or remove carries.versions if it has all",
+			},
+			of: carries, want: "{Versions:[] Arches:[] NoISOs:true Nothing:true}",
+		},
+		{
+			name: "an empty list is not all",
+			text: plainMirror + "carries:\n  versions: []\n  arches:\n  -\n",
+			said: []string{
+				"E :5: carries.versions: nothing can be read here, so the mirror is listed for nothing; write what it has, or remove carries.versions if it has all",
+				"E :7: carries.arches: nothing can be read here, so the mirror is listed for nothing; write what it has, or remove carries.arches if it has all",
+			},
+			of: carries, want: "{Versions:[] Arches:[] NoISOs:true Nothing:true}",
+		},
+		{
+			name: "a mirror is listed for nothing when carries is no group of keys",
+			text: plainMirror + "carries: [x86_64]\n",
+			said: []string{
+				"E :4: carries: a list is not a group of keys; write one key a line, indented below this one: versions, arches, isos",
+				"E :4: carries: nothing can be read here, so the mirror is listed for nothing; write what it has, or remove carries if it has all",
+			},
+			of: carries, want: "{Versions:[] Arches:[] NoISOs:true Nothing:true}",
+		},
+		{
+			name: "a mirror is listed for nothing when no key of carries is known",
+			text: plainMirror + "carries:\n  archs: [x86_64]\n",
+			said: []string{
+				`W :5: carries.archs: unknown key "archs" is not read; write arches`,
+				"E :5: carries: nothing can be read here, so the mirror is listed for nothing; write what it has, or remove carries if it has all",
+			},
+			of: carries, want: "{Versions:[] Arches:[] NoISOs:true Nothing:true}",
+		},
+		{
+			name: "keys of carries without a value are absent",
+			text: plainMirror + "carries:\n  versions:\n  arches:\n",
+			of:   carries, want: "{Versions:[] Arches:[] NoISOs:false Nothing:false}",
+		},
+		{
+			name: "images that may not be there are not",
+			text: plainMirror + "carries:\n  isos: some\n",
+			said: []string{`E :5: carries.isos: "some" is neither true nor false; write true or false`},
+			of:   carries, want: "{Versions:[] Arches:[] NoISOs:true Nothing:false}",
 		},
 		{
 			name: "a group where one value belongs",

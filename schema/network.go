@@ -414,7 +414,7 @@ func (n *Network) lists(list []Version, v Version) bool {
 // Has tells whether a mirror that carries c has v for a; with a == "", for any
 // architecture.
 func (c *Carries) Has(n *Network, v Version, a Arch) bool {
-	if !n.lists(c.Versions, v) {
+	if c.Nothing || !n.lists(c.Versions, v) {
 		return false
 	}
 	return a == "" || len(c.Arches) == 0 || slices.Contains(c.Arches, a)

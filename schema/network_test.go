@@ -194,6 +194,8 @@ func TestCarriesHas(t *testing.T) {
 		{"its arch", Carries{Arches: []Arch{"aarch64"}}, "9.8", "aarch64", true},
 		{"another arch", Carries{Arches: []Arch{"aarch64"}}, "9.8", "x86_64", false},
 		{"no arch asked", Carries{Arches: []Arch{"aarch64"}}, "9.8", "", true},
+		{"nothing that could be read", Carries{Nothing: true}, "9.8", "", false},
+		{"nothing that could be read, of an arch", Carries{Nothing: true}, "9.8", "x86_64", false},
 	}
 	for _, tt := range tests {
 		if got := tt.c.Has(n, tt.v, tt.a); got != tt.want {

@@ -159,4 +159,9 @@ type Carries struct {
 	Versions []Version // aliases and major versions stand for what they name
 	Arches   []Arch
 	NoISOs   bool // carries.isos: false
+
+	// Nothing: what the mirror has was written down and cannot be read. It may
+	// lack whatever it is asked for, so it is listed for nothing until its file
+	// is corrected. The lists are empty then, and NoISOs is set.
+	Nothing bool
 }
