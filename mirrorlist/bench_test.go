@@ -168,6 +168,25 @@ func benchPrefixes(rng *rand.Rand, n int) []netip.Prefix {
 	return list
 }
 
+// TestPeerIsReadAlikeBothWays: the short way to read the address of a connection
+// reads nothing differently from the long one, and all that is usual.
+func TestPeerIsReadAlikeBothWays(t *testing.T) {
+	for s, short := range map[string]bool{
+		"192.0.2.1:443": true, "0.0.0.0:0": true, "255.255.255.255:65535": true, "10.0.0.1:1": true,
+		"192.0.2.1": false, "192.0.2.1:": false, "192.0.2.1:65536": false, "192.0.2.256:1": false, "192.0.2.01:1": false,
+		"192.0.2:1": false, "192.0.2.1.5:1": false, "192.0.2.:1": false, ".0.2.1:1": false, "1:2.3.4.5": false, "": false,
+		"192.0.2.1:1:1": false, "192.0.2.1:+1": false, " 192.0.2.1:1": false, "[2001:db8::1]:80": false, "::1": false,
+	} {
+		got, ok := parsePeer4(s)
+		if ok != short {
+			t.Errorf("parsePeer4(%q) = %v, %v, want %v", s, got, ok, short)
+		}
+		if want, wantOK := parseAddr(s); ok && (got != want || !wantOK) {
+			t.Errorf("parsePeer4(%q) = %v, but parseAddr says %v, %v", s, got, want, wantOK)
+		}
+	}
+}
+
 // benchSnapshot is what a checker finds: of a hundred mirrors, which are others
 // for every seed, ten lag behind, two are stale and two are down.
 func benchSnapshot(in *inputs, seed uint64) *state.Snapshot {
@@ -214,8 +233,8 @@ func benchTable(tb testing.TB, n int) *Table {
 		tb.Fatal(err)
 	}
 	k := &keeper{log: slog.New(slog.DiscardHandler)}
-	k.cfg.CacheDir = filepath.Join(dir, fmt.Sprintf("bench-%d", n))
-	if err := os.MkdirAll(k.cfg.CacheDir, 0o755); err != nil {
+	k.cache = filepath.Join(dir, fmt.Sprintf("bench-%d", n))
+	if err := os.MkdirAll(k.cache, 0o755); err != nil {
 		tb.Fatal(err)
 	}
 	t := &Table{

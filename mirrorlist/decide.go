@@ -496,6 +496,9 @@ const (
 // some are lagging.
 func (r *ranking) sink() (late bool) {
 	lag, weights := r.health.lag, r.table.weights
+	if len(r.cands) == 1 {
+		return lag.has(r.cands[0].mirror()) // and precedes nobody
+	}
 	old, all := 0, 0
 	for _, c := range r.cands {
 		m := c.mirror()

@@ -31,7 +31,7 @@ const (
 )
 
 // worldVersion is part of the directory's name. It changes with what is in it.
-const worldVersion = 1
+const worldVersion = 2
 
 // newWorld writes the files, unless they are there from an earlier run. What is
 // read must not be newer than the cache that was made of it.
@@ -162,16 +162,21 @@ func mirrorFile(rng *rand.Rand, i int, name string, a netip.Addr) string {
 func providerFiles(rng *rand.Rand) map[string]string {
 	type object = map[string]any
 	var aws, aws6, azure []object
+	tags := map[int][]string{} // one of azure's has many prefixes
 	for i, p := range prefixes(rng, worldRanges) {
 		region := fmt.Sprintf("region-%d", i%8)
 		switch {
-		case i%2 == 0:
-			azure = append(azure, object{"name": "AzureCloud." + region, "properties": object{"region": region, "addressPrefixes": []string{p.String()}}})
+		case i%4 != 0:
+			tags[i/4%1000] = append(tags[i/4%1000], p.String())
 		case p.Addr().Is6():
 			aws6 = append(aws6, object{"ipv6_prefix": p.String(), "region": region, "service": "AMAZON", "network_border_group": region})
 		default:
 			aws = append(aws, object{"ip_prefix": p.String(), "region": region, "service": "AMAZON", "network_border_group": region})
 		}
+	}
+	for i := range len(tags) {
+		region := fmt.Sprintf("region-%d", i%8)
+		azure = append(azure, object{"name": "AzureCloud." + region, "properties": object{"region": region, "addressPrefixes": tags[i]}})
 	}
 	files := map[string]string{}
 	for name, content := range map[string]object{
