@@ -88,6 +88,7 @@ func (r *reader) network(root *yaml.Node) *Network {
 	if len(n.RequiredProtocols) == 0 {
 		n.RequiredProtocols = []string{"http", "https"}
 	}
+	r.checkAliases(s.values["duplicated_versions"], n)
 	n.Repos = r.repos(s.values["repos"], n)
 	r.checkNetwork(s, n)
 
@@ -105,18 +106,31 @@ func (r *reader) network(root *yaml.Node) *Network {
 	return n
 }
 
-// checkNetwork reports values that contradict each other.
-func (r *reader) checkNetwork(s section, n *Network) {
+// checkAliases leaves out the aliases of what has no directory. An alias whose
+// name is one of versions too is then a version like the others.
+func (r *reader) checkAliases(at *yaml.Node, n *Network) {
+	var left []Version
 	for _, from := range slices.Sorted(maps.Keys(n.Aliases)) {
 		to := n.Aliases[from]
+		path := "duplicated_versions." + strictyaml.Clip(string(from))
 		switch final, isAlias := n.Aliases[to]; {
-		case !slices.Contains(n.Versions, to):
-			r.errorf(s.values["duplicated_versions"], "duplicated_versions."+string(from), "write one of versions", "%q is not a version of the network", to)
+		case !slices.Contains(n.Versions, to) && !n.IsVault(to) && n.Module(to) == "":
+			r.errorf(at, path, "write one of versions, of vault_versions or of a module", "%q is not a version of the network; the alias is left out", strictyaml.Clip(string(to)))
 		case isAlias && final != to:
-			r.errorf(s.values["duplicated_versions"], "duplicated_versions."+string(from), "write what it stands for", "%q is an alias itself, and has no directory; this one is left out", to)
-			delete(n.Aliases, from)
+			r.errorf(at, path, "write what it stands for", "%q is an alias itself, and has no directory; the alias is left out", strictyaml.Clip(string(to)))
+		default:
+			continue
 		}
+		left = append(left, from)
 	}
+	// Only now, so that it does not matter in which order they are looked at.
+	for _, from := range left {
+		delete(n.Aliases, from)
+	}
+}
+
+// checkNetwork reports values that contradict each other.
+func (r *reader) checkNetwork(s section, n *Network) {
 	for _, v := range n.Served() {
 		if len(n.ArchesOf(v)) == 0 {
 			at := s.node

@@ -231,11 +231,31 @@ func TestParseNetworkQuirks(t *testing.T) {
 		},
 		{
 			name: "an alias of nothing", text: swap(`"9": "9.8"`, `"9": "9.7"`),
-			said: []string{`E :7: duplicated_versions.9: "9.7" is not a version of the network; write one of versions`},
+			said: []string{`E :7: duplicated_versions.9: "9.7" is not a version of the network; the alias is left out; write one of versions, of vault_versions or of a module`},
+		},
+		{
+			name: "a repository of an alias that is left out", text: strings.Replace(swap(`"9": "9.8"`, `"el9": "9.7", "9": "9.8"`), `["9.8", "10.2"]`, `["el9", "10.2"]`, 1),
+			said: []string{
+				`E :7: duplicated_versions.el9: "9.7" is not a version of the network; the alias is left out; write one of versions, of vault_versions or of a module`,
+				`W :21: repos[1].versions: nfv names "el9", which is not a version of the network; write one of versions`,
+			},
+		},
+		{
+			name: "an alias of a version in the vault", text: strings.Replace(swap(`"9": "9.8"`, `"7": "7.9", "9": "9.8"`), `"8.9"`, `"7.9", "8.9"`, 1),
+		},
+		{
+			name: "an alias of a version of a module", text: swap(`"9": "9.8"`, `"kitten": "10-kitten", "9": "9.8"`),
+		},
+		{
+			name: "aliases of each other", text: swap(`"9": "9.8"`, `"9": "9.8", "9.8": "9"`),
+			said: []string{
+				`E :7: duplicated_versions.9: "9.8" is an alias itself, and has no directory; the alias is left out; write what it stands for`,
+				`E :7: duplicated_versions.9.8: "9" is an alias itself, and has no directory; the alias is left out; write what it stands for`,
+			},
 		},
 		{
 			name: "an alias of an alias", text: swap(`"9": "9.8"`, `"el9": "9", "9": "9.8"`),
-			said: []string{`E :7: duplicated_versions.el9: "9" is an alias itself, and has no directory; this one is left out; write what it stands for`},
+			said: []string{`E :7: duplicated_versions.el9: "9" is an alias itself, and has no directory; the alias is left out; write what it stands for`},
 		},
 		{
 			name: "a version without architectures", text: swap(`  "8": [x86_64, aarch64]`+"\n", ""),
@@ -289,18 +309,34 @@ func TestParseNetworkQuirks(t *testing.T) {
 	}
 }
 
-// What an alias of an alias gets would depend on which of the two is looked at
-// first.
-func TestAliasOfAnAliasIsLeftOut(t *testing.T) {
-	n, _ := ParseNetwork("network.yml", []byte(strings.Replace(smallNetwork, `"9": "9.8"`, `"el9": "9", "9": "9.8"`, 1)))
-	if n == nil {
-		t.Fatal("the network is not usable")
+// What remains of the aliases is what clients are answered with.
+func TestAliases(t *testing.T) {
+	const good = `"9": "9.8"`
+	tests := []struct {
+		name, aliases string
+		resolve       map[string]Version // "" for none
+	}{
+		// What it gets would depend on which of the two is looked at first.
+		{"an alias of an alias is left out", `"el9": "9", "9": "9.8"`, map[string]Version{"el9": "", "9": "9.8"}},
+		{"an alias of nothing is left out", `"el9": "9.7", "9": "9.8"`, map[string]Version{"el9": "", "9": "9.8"}},
+		{"a major whose alias is left out still has a current minor", `"9": "9.7"`, map[string]Version{"9.99": "9.8"}},
+		{"an alias of an alias that is left out", `"a": "9", "9": "9.7"`, map[string]Version{"a": ""}},
+		{"the same, in the other order of names", `"z": "9", "9": "9.7"`, map[string]Version{"z": ""}},
+		{"an alias of a version in the vault", `"el9": "9.8-beta", "9": "9.8"`, map[string]Version{"el9": "9.8-beta"}},
+		{"an alias of a version of a module", `"kitten": "10-kitten", "9": "9.8"`, map[string]Version{"kitten": "10-kitten"}},
 	}
-	if v, ok := n.Resolve("el9"); ok {
-		t.Errorf("Resolve(el9) = %q, want nothing", v)
-	}
-	if v, _ := n.Resolve("9"); v != "9.8" {
-		t.Errorf("Resolve(9) = %q, want 9.8", v)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			n, _ := ParseNetwork("network.yml", []byte(strings.Replace(smallNetwork, good, tt.aliases, 1)))
+			if n == nil {
+				t.Fatal("the network is not usable")
+			}
+			for requested, want := range tt.resolve {
+				if v, ok := n.Resolve(requested); v != want || ok != (want != "") {
+					t.Errorf("Resolve(%s) = %q, %t; want %q", requested, v, ok, want)
+				}
+			}
+		})
 	}
 }
 

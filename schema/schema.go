@@ -30,7 +30,8 @@ type Network struct {
 	Versions []Version
 
 	// Aliases maps a version that clients ask for to the one whose directory
-	// they get: "9" → "9.8" (key duplicated_versions).
+	// they get: "9" → "9.8" (key duplicated_versions). That one is never an alias
+	// of another; it may be in the vault, or of a module.
 	Aliases map[Version]Version
 
 	// Modules are the optional trees beside the main one, by name, in the order
