@@ -47,10 +47,14 @@ var ErrPassphrase = errors.New("wrong passphrase")
 // maxKey bounds a key file.
 const maxKey = 1 << 20
 
-// Open reads the private key in the file path, which nobody but its owner may be
-// allowed to read. A key without passphrase takes none.
-func Open(path string, passphrase []byte) (*Key, error) {
-	b, err := ReadSecret(path, maxKey)
+// Open reads the private key in the file path. A key without passphrase takes none.
+// credentials is the directory in which the service manager leaves secrets, or "".
+//
+// Nobody but its owner may be allowed to read the file, unless it is one of the
+// credentials: those are the service manager's to guard, and may look as if a group
+// could read them.
+func Open(path string, passphrase []byte, credentials string) (*Key, error) {
+	b, err := readSecret(path, credentials, maxKey)
 	if err != nil {
 		return nil, err
 	}
@@ -64,9 +68,8 @@ func Open(path string, passphrase []byte) (*Key, error) {
 	return k, nil
 }
 
-// ReadSecret reads a file of at most limit bytes that nobody but its owner may
-// read.
-func ReadSecret(path string, limit int64) ([]byte, error) {
+// readSecret reads a file of at most limit bytes that is as Open wants it.
+func readSecret(path, credentials string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -76,7 +79,8 @@ func ReadSecret(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
+	guarded := credentials != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(credentials)
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 && !guarded {
 		return nil, fmt.Errorf("%s: others may read or write it (mode %04o), so it is no secret; run: chmod 600 %[1]s", path, mode.Perm())
 	}
 	return readAll(f, path, limit)
@@ -93,22 +97,10 @@ func readAll(f io.Reader, path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Passphrase returns what the file says, which is one line. dir is the directory in
-// which the service manager leaves credentials, or "": those are its to guard, and
-// may look as if a group could read them.
-func Passphrase(path, dir string) ([]byte, error) {
-	const limit = 4 << 10
-	var b []byte
-	var err error
-	if dir != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(dir) {
-		var f *os.File
-		if f, err = os.Open(path); err == nil {
-			defer f.Close()
-			b, err = readAll(f, path, limit)
-		}
-	} else {
-		b, err = ReadSecret(path, limit)
-	}
+// Passphrase returns what the file path says, which is one line, and which has to be
+// as secret as a key.
+func Passphrase(path, credentials string) ([]byte, error) {
+	b, err := readSecret(path, credentials, 4<<10)
 	if err != nil {
 		return nil, err
 	}

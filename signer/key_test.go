@@ -52,7 +52,7 @@ func TestOpen(t *testing.T) {
 			if err := os.Chmod(tt.path, tt.mode); err != nil && tt.is == nil {
 				t.Fatal(err)
 			}
-			k, err := Open(tt.path, []byte(tt.passphrase))
+			k, err := Open(tt.path, []byte(tt.passphrase), "")
 			if tt.is == nil && tt.say == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -161,7 +161,7 @@ func TestWriteToNeverWritesOverAKey(t *testing.T) {
 	if got := ls(t, dir); len(got) != 3 {
 		t.Errorf("%q is there", got)
 	}
-	if _, err := Open(private, nil); err != nil {
+	if _, err := Open(private, nil, ""); err != nil {
 		t.Error(err)
 	}
 }

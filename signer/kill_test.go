@@ -31,7 +31,7 @@ func signForEver(path string) error {
 	var keys [2]*Key
 	for i := range keys {
 		var err error
-		if keys[i], err = Open(filepath.Join(filepath.Dir(path), fmt.Sprintf("key%d", i)), nil); err != nil {
+		if keys[i], err = Open(filepath.Join(filepath.Dir(path), fmt.Sprintf("key%d", i)), nil, ""); err != nil {
 			return err
 		}
 	}

@@ -56,6 +56,7 @@ const (
 	Signed
 	Unchanged // it had the signature already
 	Kept      // it has that of another key, and KeepForeign is set
+	Linked    // it is a link that was found below a directory
 )
 
 // A Result is what Sign did with one file.
@@ -72,7 +73,10 @@ type Result struct {
 }
 
 // Sign signs files, some at once, and reports each: in order, and never two at
-// once. What goes wrong with a file is in its Result, and the others are signed
+// once. A file that is there several times is signed once. In place, a link is
+// followed if it was named, and left alone if it was found below a directory: what
+// it leads to was found there too, or was not to be touched.
+// What goes wrong with a file is in its Result, and the others are signed
 // nevertheless. The error is about all of them: nothing was signed then, or ctx has
 // ended.
 func (k *Key) Sign(ctx context.Context, files []verify.Artifact, o Options, report func(Result)) error {
@@ -82,6 +86,7 @@ func (k *Key) Sign(ctx context.Context, files []verify.Artifact, o Options, repo
 	if err := checkOut(files, o.Out); err != nil {
 		return err
 	}
+	files = distinct(files)
 	return verify.InOrder(ctx, len(files), runtime.GOMAXPROCS(0),
 		func(i int) Result {
 			r := k.signFile(files[i], o)
@@ -100,6 +105,22 @@ func bare(err error) error {
 		return path.Err
 	}
 	return err
+}
+
+// distinct leaves out what is in the list already.
+func distinct(files []verify.Artifact) []verify.Artifact {
+	seen := make(map[string]bool)
+	var list []verify.Artifact
+	for _, f := range files {
+		if real, err := filepath.EvalSymlinks(f.Path); err == nil && !f.Link {
+			if seen[real] {
+				continue
+			}
+			seen[real] = true
+		}
+		list = append(list, f)
+	}
+	return list
 }
 
 // checkOut refuses a directory in which files would be written over each other, or
@@ -128,8 +149,10 @@ func checkOut(files []verify.Artifact, out string) error {
 
 func (k *Key) signFile(a verify.Artifact, o Options) Result {
 	r := Result{Artifact: a}
-	// A link that was named is followed: it is the file that gets the signature,
-	// and the link stays one.
+	if a.Link && o.Out == "" {
+		r.State = Linked
+		return r
+	}
 	from, err := filepath.EvalSymlinks(a.Path)
 	if err != nil {
 		r.Err = err

@@ -294,7 +294,7 @@ func gpgKey(t *testing.T) *Key {
 	if err := os.Chmod(file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	k, err := Open(file, []byte("from gpg"))
+	k, err := Open(file, []byte("from gpg"), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -489,6 +489,34 @@ func TestSignThroughALink(t *testing.T) {
 		t.Errorf("the link leads to %q, %v", to, err)
 	}
 	good(t, keyOf(t, "one"), filepath.Join(dir, "pool"))
+}
+
+// Below a directory a link is left alone: what it leads to may be nobody's business
+// here, and would otherwise be written twice at once.
+func TestLinksBelowADirectory(t *testing.T) {
+	dir, k := tree(t), keyOf(t, "one")
+	outside := put(t, filepath.Join(t.TempDir(), "outside.rpm"), sample(t))
+	for link, to := range map[string]string{"again.rpm": "a.rpm", "outside.rpm": outside, "gone.rpm": "nowhere"} {
+		if err := os.Symlink(to, filepath.Join(dir, "Packages", link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	results := sign(t, k, Options{}, dir, filepath.Join(dir, "Packages"), filepath.Join(dir, "Packages/a.rpm"))
+	want(t, results, "Packages/a.rpm", Signed)
+	for _, name := range []string{"again.rpm", "outside.rpm", "gone.rpm"} {
+		want(t, results, "Packages/"+name, Linked)
+	}
+	if _, ok := results["a.rpm"]; ok {
+		t.Error("a package that was named three times was signed twice")
+	}
+	if !bytes.Equal(get(t, outside), sample(t)) {
+		t.Error("what is outside of the directory was changed")
+	}
+	// Beside, all of them become files.
+	out := filepath.Join(t.TempDir(), "out")
+	results = sign(t, k, Options{Out: out}, filepath.Join(dir, "Packages/outside.rpm"))
+	want(t, results, "outside.rpm", Signed)
+	good(t, k, out)
 }
 
 const repomd = `<?xml version="1.0" encoding="UTF-8"?>

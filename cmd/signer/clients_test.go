@@ -37,7 +37,7 @@ func TestClientsInstallWhatIsSigned(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if keys[kind], err = signer.Open(private, nil); err != nil {
+		if keys[kind], err = signer.Open(private, nil, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

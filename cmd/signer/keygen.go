@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -63,19 +66,24 @@ func keygen(env daemon.Env, args []string) error {
 // credential is the name under which a unit gives the passphrase to signer.
 const credential = "signer.passphrase"
 
+// credentials is the directory in which the service manager leaves secrets, or "".
+func credentials(env daemon.Env) string {
+	if env.Getenv == nil {
+		return ""
+	}
+	return env.Getenv("CREDENTIALS_DIRECTORY")
+}
+
 // passphrase reads the file, or where none is named the credential of the service
 // manager; nil when there is neither.
 func passphrase(env daemon.Env, file string) ([]byte, error) {
-	dir := ""
-	if env.Getenv != nil {
-		dir = env.Getenv("CREDENTIALS_DIRECTORY")
-	}
+	dir := credentials(env)
 	if file == "" {
 		if dir == "" {
 			return nil, nil
 		}
 		file = filepath.Join(dir, credential)
-		if !isFile(file) {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
 	}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"meridian/builder/rpm"
 	"meridian/cmd/internal/daemon"
@@ -39,7 +41,7 @@ func sign(ctx context.Context, env daemon.Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	key, err := signer.Open(*keyFile, secret)
+	key, err := signer.Open(*keyFile, secret, credentials(env))
 	if errors.Is(err, signer.ErrPassphrase) && secret == nil {
 		return daemon.Misuse("%v; write -passphrase-file FILE, or give the unit the credential %s", err, credential)
 	}
@@ -51,8 +53,9 @@ func sign(ctx context.Context, env daemon.Env, args []string) error {
 		return err
 	}
 
-	var counts [4]int
+	var counts [signer.Linked + 1]int
 	var receipts []rpm.Receipt
+	var packages []string // that were replaced
 	p := newProgress(env, "signing", files)
 	err = key.Sign(ctx, files, signer.Options{
 		Out:         *out,
@@ -64,6 +67,9 @@ func sign(ctx context.Context, env daemon.Env, args []string) error {
 		if r.Receipt != nil {
 			receipts = append(receipts, *r.Receipt)
 		}
+		if *out == "" && r.State == signer.Signed && r.Artifact.Type == verify.Package {
+			packages = append(packages, r.Artifact.Path)
+		}
 		switch {
 		case r.Err != nil:
 			p.say(env.Stderr, "%v", r.Err)
@@ -71,6 +77,8 @@ func sign(ctx context.Context, env daemon.Env, args []string) error {
 			p.say(env.Stdout, "%s: signed, in the place of key %s", r.Artifact, r.Replaced[0])
 		case r.State == signer.Kept:
 			p.say(env.Stdout, "%s: kept, another key has signed it", r.Artifact)
+		case r.State == signer.Linked:
+			p.say(env.Stdout, "%s: a link, left alone; name what it leads to", r.Artifact)
 		case *verbose && r.State == signer.Signed:
 			p.say(env.Stdout, "%s: signed", r.Artifact)
 		case *verbose:
@@ -91,6 +99,9 @@ func sign(ctx context.Context, env daemon.Env, args []string) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, f := range stale(files, packages) {
+		fmt.Fprintf(env.Stderr, "%s: does not describe the packages that were signed now; run builder repo, then sign it again\n", f)
 	}
 	fmt.Fprintf(env.Stdout, "key %s: %d signed, %d unchanged", key, counts[signer.Signed], counts[signer.Unchanged])
 	if n := counts[signer.Kept]; n > 0 {
@@ -119,8 +130,18 @@ func find(ctx context.Context, paths []string) ([]verify.Artifact, error) {
 	return files, nil
 }
 
-// isFile tells whether there is something to read at path.
-func isFile(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular()
+// stale returns the metadata, of what was found, that no longer describes its
+// packages because those were signed.
+func stale(files []verify.Artifact, signed []string) []verify.Artifact {
+	var list []verify.Artifact
+	for _, f := range files {
+		if f.Type != verify.Repomd {
+			continue
+		}
+		repo := filepath.Dir(filepath.Dir(f.Path)) + string(filepath.Separator)
+		if slices.ContainsFunc(signed, func(path string) bool { return strings.HasPrefix(path, repo) }) {
+			list = append(list, f)
+		}
+	}
+	return list
 }

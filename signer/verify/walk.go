@@ -33,6 +33,9 @@ type Artifact struct {
 
 	Type Type
 
+	// Link says that it is a symbolic link, found below a directory.
+	Link bool
+
 	// Size is in bytes, as it was when the file was found.
 	Size int64
 }
@@ -80,7 +83,7 @@ func Find(ctx context.Context, paths ...string) ([]Artifact, error) {
 			if t == Other {
 				return nil, fmt.Errorf("%s: neither a package nor metadata; name files ending in .rpm, repomd.xml, or a directory", path)
 			}
-			list = append(list, Artifact{path, filepath.Base(path), t, info.Size()})
+			list = append(list, Artifact{Path: path, Rel: filepath.Base(path), Type: t, Size: info.Size()})
 			continue
 		}
 		// A link that is named is followed; WalkDir alone would not.
@@ -110,7 +113,10 @@ func Find(ctx context.Context, paths ...string) ([]Artifact, error) {
 			if err != nil {
 				return err
 			}
-			list = append(list, Artifact{filepath.Join(path, rel), rel, t, size})
+			list = append(list, Artifact{
+				Path: filepath.Join(path, rel), Rel: rel, Type: t,
+				Link: d.Type()&fs.ModeSymlink != 0, Size: size,
+			})
 			return nil
 		})
 		if err != nil {
