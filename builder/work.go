@@ -234,6 +234,7 @@ type worker struct {
 
 func newWorker(r *run) *worker {
 	w := &worker{r: r, packer: repodata.NewPacker(r.Compression)}
+	w.reader.NoXXH3 = r.Receipt == nil
 	w.renderer = repodata.Renderer{Checksum: r.Checksum, Base: r.BaseURL}
 	if r.Checksum != "sha256" {
 		w.reader.Hash, _ = repodata.NewHash(r.Checksum)
@@ -265,6 +266,9 @@ func (w *worker) examine(t found, old *kept) (v verdict, err error) {
 	}
 	now := rpm.StampOf(info)
 	v.kept.at = t
+	if old != nil && w.lacks(&old.receipt) {
+		old = nil
+	}
 	if old != nil && old.fresh(now) {
 		v.kept, v.reuse = *old, true
 		return v, nil
@@ -274,7 +278,7 @@ func (w *worker) examine(t found, old *kept) (v verdict, err error) {
 		receipts = append([]rpm.Receipt{old.receipt}, receipts...)
 	}
 	for _, one := range receipts {
-		if one.Size != now.Size {
+		if one.Size != now.Size || w.lacks(&one) {
 			continue
 		}
 		p, err := w.reader.ReadHead(name)
@@ -306,6 +310,11 @@ func (w *worker) examine(t found, old *kept) (v verdict, err error) {
 	changed := time.Unix(0, v.p.Receipt.CTime)
 	v.kept.doubtful = changed.After(start.Add(-racy))
 	return v, nil
+}
+
+// lacks tells whether a receipt has not all that will be asked of it.
+func (w *worker) lacks(one *rpm.Receipt) bool {
+	return w.r.Receipt != nil && one.XXH3 == (rpm.XXH3{})
 }
 
 // seconds is what a list says of a time.

@@ -69,7 +69,9 @@ type Receipt struct {
 	Path string `json:"path"`
 	Stamp
 	SHA256 Digest `json:"sha256"`
-	XXH3   XXH3   `json:"xxh3"`
+
+	// XXH3 is zero when nobody asked for it.
+	XXH3 XXH3 `json:"xxh3"`
 
 	// Header is the SHA-256 of everything before the payload: lead, signatures
 	// and header. Two packages with the same are the same package, if their
