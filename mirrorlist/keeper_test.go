@@ -345,6 +345,8 @@ func TestBadEditKeepsTheOldState(t *testing.T) {
 		writeFile(t, o.Config.SecretFile, "a secret of 16 bytes or more")
 		writeFile(t, filepath.Join(dir, "aws.json"), `{"prefixes":[{"ip_prefix":"3.0.0.0/15","region":"eu-west-1"}]}`)
 		writeFile(t, filepath.Join(dir, "settings"), "good")
+		now := time.Now() // stands still: the order changes with the hour
+		o.Now = func() time.Time { return now }
 		cfg := o.Config
 		o.ConfigFile = filepath.Join(dir, "settings")
 		o.ReadConfig = func() (Config, error) {

@@ -70,6 +70,9 @@ func (w *clientWorld) testInstall(t *testing.T) {
 		{name: "of an optional module", path: "/mirrorlist/$releasever/baseos?arch=$basearch", release: "10-kitten",
 			want: "meridian-hello-1.2-1.el10_kitten.x86_64", query: "arch=x86_64"},
 	}
+	// The order of a prefix changes once an hour, so that one transaction of the
+	// whole test may see two orders, and no more.
+	turned := false
 	for client := range newClients {
 		for _, tt := range tests {
 			if tt.only != "" && tt.only != client {
@@ -99,9 +102,13 @@ func (w *clientWorld) testInstall(t *testing.T) {
 					if literal := strings.Contains(r.body, "$basearch"); literal != !strings.Contains(tt.query, "arch=") {
 						t.Errorf("%s?%s: the list has $basearch: %v\n%s", r.path, r.query, literal, r.body)
 					}
-					if r.body != asked[0].body {
-						t.Errorf("two lists for one transaction:\n%s\n\n%s", asked[0].body, r.body)
+				}
+				if slices.ContainsFunc(asked, func(r listRequest) bool { return r.body != asked[0].body }) {
+					if turned {
+						t.Errorf("two lists for one transaction again:\n%s\n\n%s", asked[0].body, asked[len(asked)-1].body)
 					}
+					turned = true
+					return
 				}
 				w.checkTraffic(t, asked[0].body)
 			})
