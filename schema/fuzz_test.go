@@ -15,7 +15,7 @@ import (
 // checkProblems holds what every text must be answered with.
 func checkProblems(t *testing.T, usable bool, problems []Problem) {
 	t.Helper()
-	if len(problems) > 2*maxProblems {
+	if len(problems) > 2*maxProblems+1 { // and how many there are
 		t.Errorf("%d problems", len(problems))
 	}
 	failed := false
@@ -154,7 +154,7 @@ func FuzzMirror(f *testing.F) {
 		if again == nil {
 			t.Fatalf("what was read is refused when written down: %q\n%s", said(problems), yamlOf(t, m))
 		}
-		again.lines, m.lines = nil, nil
+		again.lines, m.lines, again.subnetLines, m.subnetLines = nil, nil, nil, nil
 		if !reflect.DeepEqual(m, again) {
 			t.Errorf("read\n%+v\nand again\n%+v\nfrom\n%s", m, again, yamlOf(t, m))
 		}

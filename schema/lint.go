@@ -32,8 +32,27 @@ const (
 // large hosting provider). Without a network (nil), what depends on it is not
 // looked at. Problems are sorted as by SortProblems.
 func Lint(n *Network, mirrors []*Mirror) []Problem {
-	l := &linter{network: n}
+	about := map[*Mirror]*findings{}
 	for _, m := range mirrors {
+		about[m] = &findings{file: cmp.Or(m.path, m.File)}
+	}
+	lintMirrors(n, mirrors, about)
+	var problems []Problem
+	for _, m := range mirrors {
+		problems = append(problems, about[m].all()...)
+	}
+	SortProblems(problems)
+	return problems
+}
+
+// lintMirrors adds to about what Lint reports. Mirrors that are not in about are
+// compared with the others, and not complained of.
+func lintMirrors(n *Network, mirrors []*Mirror, about map[*Mirror]*findings) {
+	l := &linter{n, about}
+	for _, m := range mirrors {
+		if about[m] == nil {
+			continue
+		}
 		l.identity(m)
 		l.place(m)
 		l.reach(m)
@@ -46,25 +65,26 @@ func Lint(n *Network, mirrors []*Mirror) []Problem {
 	l.sameURLs(mirrors)
 	l.sameASN(mirrors)
 	l.overlaps(mirrors)
-	SortProblems(l.problems)
-	return l.problems
 }
 
 type linter struct {
-	network  *Network
-	problems []Problem
+	network *Network
+	about   map[*Mirror]*findings
 }
 
 func (l *linter) add(isError bool, m *Mirror, path, remedy, text string, args ...any) {
-	file := m.path
-	if file == "" {
-		file = m.File
+	l.addAt(isError, m, m.line(path), path, remedy, text, args...)
+}
+
+func (l *linter) addAt(isError bool, m *Mirror, line int, path, remedy, text string, args ...any) {
+	f := l.about[m]
+	if f == nil {
+		return
 	}
-	line := m.line(path)
-	if line == 0 && file != "" {
+	if line == 0 && f.file != "" {
 		line = 1 // what is missing is missing from the top
 	}
-	l.problems = append(l.problems, Problem{file, line, printable(path), isError, printable(fmt.Sprintf(text, args...)), printable(remedy)})
+	f.keep(Problem{Line: line, Path: path, Error: isError, Text: fmt.Sprintf(text, args...), Remedy: remedy})
 }
 
 func (l *linter) warn(m *Mirror, path, remedy, text string, args ...any) {
@@ -154,23 +174,24 @@ func (l *linter) reach(m *Mirror) {
 	if m.Anycast && len(m.ASN) > 0 {
 		l.warn(m, "asn", "remove asn or anycast", "an anycast mirror is not matched by ASN")
 	}
-	for _, p := range m.Subnets {
+	for i, p := range m.Subnets {
 		widest := widestIPv4
 		if p.Addr().Is6() {
 			widest = widestIPv6
 		}
 		if p.Bits() < widest {
-			l.subnet(m, p, "list the networks that are yours, or tell the reviewer why", "%s is wider than /%d", p, widest)
+			l.subnet(m, i, "list the networks that are yours, or tell the reviewer why", "%s is wider than /%d", p, widest)
 		}
 	}
 }
 
-// subnet reports something about one subnet of m, at its own line.
-func (l *linter) subnet(m *Mirror, p netip.Prefix, remedy, text string, args ...any) {
-	l.warn(m, "subnets", remedy, text, args...)
-	if line := m.line("subnet " + p.String()); line > 0 {
-		l.problems[len(l.problems)-1].Line = line
+// subnet reports something about one of m.Subnets, at its own line.
+func (l *linter) subnet(m *Mirror, i int, remedy, text string, args ...any) {
+	line := m.line("subnets")
+	if i < len(m.subnetLines) {
+		line = m.subnetLines[i]
 	}
+	l.addAt(false, m, line, "subnets", remedy, text, args...)
 }
 
 // hosts are providers that rent out machines: who rents one and declares the
@@ -316,11 +337,12 @@ func (l *linter) overlaps(mirrors []*Mirror) {
 	type owned struct {
 		p netip.Prefix
 		m *Mirror
+		i int // in m.Subnets
 	}
 	var all []owned
 	for _, m := range mirrors {
-		for _, p := range m.Subnets {
-			all = append(all, owned{p, m})
+		for i, p := range m.Subnets {
+			all = append(all, owned{p, m, i})
 		}
 	}
 	// Sorted by address and then by length, every prefix comes behind those that
@@ -342,12 +364,12 @@ func (l *linter) overlaps(mirrors []*Mirror) {
 			told[pair{out.m, in.m}], told[pair{in.m, out.m}] = true, true
 			const remedy = "keep only what is the operator's own"
 			if in.p == out.p {
-				l.subnet(in.m, in.p, remedy, "%s is a subnet of %s too", in.p, out.m.base())
-				l.subnet(out.m, out.p, remedy, "%s is a subnet of %s too", in.p, in.m.base())
+				l.subnet(in.m, in.i, remedy, "%s is a subnet of %s too", in.p, out.m.base())
+				l.subnet(out.m, out.i, remedy, "%s is a subnet of %s too", in.p, in.m.base())
 				continue
 			}
-			l.subnet(in.m, in.p, remedy, "%s is inside %s of %s", in.p, out.p, out.m.base())
-			l.subnet(out.m, out.p, remedy, "%s contains %s of %s", out.p, in.p, in.m.base())
+			l.subnet(in.m, in.i, remedy, "%s is inside %s of %s", in.p, out.p, out.m.base())
+			l.subnet(out.m, out.i, remedy, "%s contains %s of %s", out.p, in.p, in.m.base())
 		}
 		around = append(around, in)
 	}
@@ -356,14 +378,19 @@ func (l *linter) overlaps(mirrors []*Mirror) {
 // LintMirror is ParseMirror for people who write the file: it also reports what
 // the JSON Schema asks for and the server does without.
 func LintMirror(file string, data []byte) (*Mirror, []Problem) {
-	r := &reader{file: file}
+	r := newReader(file)
+	m := r.lintMirror(data)
+	return m, r.all()
+}
+
+func (r *reader) lintMirror(data []byte) *Mirror {
 	root := r.document(data)
 	if root == nil {
-		return nil, r.problems
+		return nil
 	}
 	m := r.mirror(root)
 	r.validate(mirrorSchema(), root)
-	return m, r.problems
+	return m
 }
 
 // LintNetwork is to LoadNetwork what LintMirror is to ParseMirror. The error is
@@ -373,18 +400,18 @@ func LintNetwork(path string) (*Network, []Problem, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("schema: %w", err)
 	}
-	r := &reader{file: path}
-	root := r.document(data)
-	if root == nil {
-		return nil, r.problems, nil
+	r := newReader(path)
+	var n *Network
+	if root := r.document(data); root != nil {
+		n = r.network(root)
+		r.validate(networkSchema(), root)
 	}
-	n := r.network(root)
-	r.validate(networkSchema(), root)
 	if n != nil {
 		n.MirrorsDir = mirrorsDir(path, n.MirrorsDir)
 	}
-	SortProblems(r.problems)
-	return n, r.problems, nil
+	problems := r.all()
+	SortProblems(problems)
+	return n, problems, nil
 }
 
 // LintFiles reports what is wrong with the named mirror files, by themselves and
@@ -417,28 +444,32 @@ func LintFiles(n *Network, paths []string) ([]Problem, error) {
 			}
 		}
 	}
+	found := []*findings{}
+	about := map[*Mirror]*findings{}
 	named := map[string]bool{}
 	for _, path := range paths {
 		if named[path] {
 			continue
 		}
 		named[path] = true
-		problems = append(problems, nameProblems(path)...)
+		r := newReader(path)
+		found = append(found, r.findings)
+		for _, p := range nameProblems(path) {
+			r.keep(p)
+		}
 		data, err := readRegular(path)
 		if err != nil {
-			problems = append(problems, unreadable(path, err))
+			r.keep(unreadable(path, err))
 			continue
 		}
-		m, found := LintMirror(path, data)
-		problems = append(problems, found...)
-		if m != nil {
+		if m := r.lintMirror(data); m != nil {
 			mirrors = append(mirrors, m)
+			about[m] = r.findings
 		}
 	}
-	for _, p := range Lint(n, mirrors) {
-		if named[p.File] {
-			problems = append(problems, p)
-		}
+	lintMirrors(n, mirrors, about)
+	for _, f := range found {
+		problems = append(problems, f.all()...)
 	}
 	SortProblems(problems)
 	return problems, nil

@@ -54,13 +54,12 @@ var cloudTypes = map[string]string{
 // mirror is nil when it has no name or no http or https URL, or when the file is
 // no YAML; then at least one problem is an error.
 func ParseMirror(file string, data []byte) (*Mirror, []Problem) {
-	r := &reader{file: file}
-	root := r.document(data)
-	if root == nil {
-		return nil, r.problems
+	r := newReader(file)
+	var m *Mirror
+	if root := r.document(data); root != nil {
+		m = r.mirror(root)
 	}
-	m := r.mirror(root)
-	return m, r.problems
+	return m, r.all()
 }
 
 func (r *reader) mirror(root *yaml.Node) *Mirror {
@@ -127,11 +126,12 @@ func (r *reader) mirror(root *yaml.Node) *Mirror {
 
 // line returns where path stands in the file of m, or where the key around it
 // does; 0 for a mirror that was not read from a file.
-func (m *Mirror) line(path string) int { return lineOf(m.lines, path) }
+func (m *Mirror) line(path string) int { return m.lines.of(path) }
 
 // writes tells whether the file of m has that key, whatever became of it.
 func (m *Mirror) writes(path string) bool {
-	return slices.ContainsFunc(m.lines, func(p place) bool { return p.path == path })
+	_, ok := m.lines[path]
+	return ok
 }
 
 func (s section) flag(key string) bool {
@@ -330,7 +330,7 @@ func (s section) subnets(m *Mirror) {
 		}
 		seen[p] = true
 		m.Subnets = append(m.Subnets, p)
-		s.r.lines = append(s.r.lines, place{path: "subnet " + p.String(), line: n.Line})
+		m.subnetLines = append(m.subnetLines, n.Line)
 	}
 }
 
@@ -473,7 +473,7 @@ func (r *reader) modules(n *yaml.Node) map[string]Address {
 		if v.ShortTag() == "!!null" {
 			continue
 		}
-		r.lines = append(r.lines, place{path, k.Line})
+		r.lines.note(path, k.Line)
 		if a := r.address(v, path); a != (Address{}) {
 			all[k.Value] = a
 		}

@@ -788,16 +788,6 @@ func TestParseMirrorIsBounded(t *testing.T) {
 			}
 		})
 	}
-	t.Run("many problems", func(t *testing.T) {
-		var text strings.Builder
-		text.WriteString(plainMirror)
-		for i := range 5000 {
-			fmt.Fprintf(&text, "unknown%d: x\n", i)
-		}
-		if _, problems := ParseMirror("m.yml", []byte(text.String())); len(problems) != maxProblems {
-			t.Errorf("%d problems, want no more than %d", len(problems), maxProblems)
-		}
-	})
 }
 
 // What a file holds must not reach the terminal of a reviewer as it is, nor make

@@ -35,13 +35,12 @@ const configVersion = "3"
 // cannot be used: no YAML, another config_version, no version or no repository;
 // then at least one problem is an error. MirrorsDir is as written.
 func ParseNetwork(file string, data []byte) (*Network, []Problem) {
-	r := &reader{file: file}
-	root := r.document(data)
-	if root == nil {
-		return nil, r.problems
+	r := newReader(file)
+	var n *Network
+	if root := r.document(data); root != nil {
+		n = r.network(root)
 	}
-	n := r.network(root)
-	return n, r.problems
+	return n, r.all()
 }
 
 func (r *reader) network(root *yaml.Node) *Network {

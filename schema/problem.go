@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // A Problem is one thing that is wrong with a network or mirror file.
@@ -45,6 +46,58 @@ func (p Problem) String() string {
 		b.WriteString(p.Remedy)
 	}
 	return b.String()
+}
+
+// maxProblems bounds what is said about one file: its author reads the first few,
+// and a hostile file must fill neither the log nor a pull request.
+const maxProblems = 100
+
+// findings are what is wrong with one file.
+type findings struct {
+	file  string
+	list  []Problem
+	total int // with those that are not in the list
+}
+
+// keep adds a problem of the file while there is room. Messages hold keys and
+// values of the file, so what cannot be printed is replaced here.
+func (f *findings) keep(p Problem) {
+	f.total++
+	// Errors get as much room again: the one that makes a file unusable may come
+	// behind any number of warnings.
+	if len(f.list) >= maxProblems && !p.Error || len(f.list) >= 2*maxProblems {
+		return
+	}
+	p.File, p.Path, p.Text, p.Remedy = f.file, printable(p.Path), printable(p.Text), printable(p.Remedy)
+	f.list = append(f.list, p)
+}
+
+// all returns the problems, and behind them how many there are when the list is
+// not all of them.
+func (f *findings) all() []Problem {
+	if f.total == len(f.list) {
+		return f.list
+	}
+	return append(slices.Clip(f.list), Problem{
+		File:   f.file,
+		Text:   fmt.Sprintf("%d problems, of which %d are listed", f.total, len(f.list)),
+		Remedy: "correct these first",
+	})
+}
+
+// printable replaces what would end the line of a message, or colour the terminal
+// of who reads it, and cuts what is too long for a line.
+func printable(s string) string {
+	const longest = 500
+	if len(s) > longest {
+		s = strings.ToValidUTF8(s[:longest], "") + "…"
+	}
+	return strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, s)
 }
 
 // SortProblems orders ps by file, line, path and text.

@@ -14,32 +14,33 @@ import (
 	"meridian/internal/strictyaml"
 )
 
-// maxProblems bounds what is said about one file: its author reads the first
-// few, and a hostile file must not fill the log.
-const maxProblems = 200
-
 // A reader collects what is wrong with one file, and where its values stand.
 type reader struct {
-	file     string
-	problems []Problem
-	lines    []place
+	*findings
+	lines lines
 }
 
-// place is the line of a path, so that rules that look at several files can name
-// it.
-type place struct {
-	path string
-	line int
+func newReader(file string) *reader {
+	return &reader{&findings{file: file}, lines{}}
 }
 
-// lineOf returns where path stands, or where the key around it does; 0 when
-// neither is there.
-func lineOf(lines []place, path string) int {
+// lines holds where each path stands, so that rules that look at several files
+// can name the line.
+type lines map[string]int
+
+// note keeps the first line of a path.
+func (l lines) note(path string, line int) {
+	if _, ok := l[path]; !ok {
+		l[path] = line
+	}
+}
+
+// of returns where path stands, or where the key around it does; 0 when neither
+// is there.
+func (l lines) of(path string) int {
 	for {
-		for _, p := range lines {
-			if p.path == path {
-				return p.line
-			}
+		if line, ok := l[path]; ok {
+			return line
 		}
 		i := strings.LastIndexAny(path, ".[")
 		if i < 0 {
@@ -50,27 +51,7 @@ func lineOf(lines []place, path string) int {
 }
 
 func (r *reader) add(isError bool, line int, path, text, remedy string) {
-	// Errors get as much room again: the one that makes a file unusable may come
-	// behind any number of warnings.
-	if len(r.problems) < maxProblems || isError && len(r.problems) < 2*maxProblems {
-		r.problems = append(r.problems, Problem{r.file, line, printable(path), isError, printable(text), printable(remedy)})
-	}
-}
-
-// printable replaces what would end the line of a message, or colour the terminal
-// of who reads it, and cuts what is too long for a line: messages hold keys and
-// values of the file.
-func printable(s string) string {
-	const longest = 500
-	if len(s) > longest {
-		s = strings.ToValidUTF8(s[:longest], "") + "…"
-	}
-	return strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return unicode.ReplacementChar
-		}
-		return c
-	}, s)
+	r.keep(Problem{Line: line, Path: path, Error: isError, Text: text, Remedy: remedy})
 }
 
 func (r *reader) errorf(n *yaml.Node, path, remedy, text string, args ...any) {
@@ -145,7 +126,7 @@ func (r *reader) section(n *yaml.Node, path string, known []string, elsewhere ma
 
 func (s section) set(key *yaml.Node, name string, v *yaml.Node) {
 	s.values[name] = v
-	s.r.lines = append(s.r.lines, place{join(s.path, name), key.Line})
+	s.r.lines.note(join(s.path, name), key.Line)
 }
 
 func (s section) at(key string) string { return join(s.path, key) }

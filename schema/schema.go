@@ -126,9 +126,10 @@ type Mirror struct {
 	Carries Carries
 
 	// path of the file as it was named to the loader, and lines where each key
-	// stands in it: for Lint.
-	path  string
-	lines []place
+	// and each of Subnets stands in it: for Lint.
+	path        string
+	lines       lines
+	subnetLines []int
 }
 
 // DefaultBandwidth is the bandwidth, in Mbit/s, of a mirror that names none.

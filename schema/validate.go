@@ -58,7 +58,7 @@ func (r *reader) validate(s compiledSchema, root *yaml.Node) {
 		return
 	}
 	said := map[string]bool{}
-	for _, p := range r.problems {
+	for _, p := range r.list {
 		said[p.Path] = true
 		if i := strings.IndexByte(p.Path, '['); i >= 0 {
 			said[p.Path[:i]] = true
