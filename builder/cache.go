@@ -226,6 +226,15 @@ func (c *cacheReader) readFooter() error {
 	if c.footer.Version != cacheVersion {
 		return fmt.Errorf("has format %d, not %d", c.footer.Version, cacheVersion)
 	}
+	// A damaged record must be known before anything is begun on its account.
+	if err := c.rewind(); err != nil {
+		return err
+	}
+	for !c.done {
+		if err := c.record(); err != nil {
+			return err
+		}
+	}
 	return c.rewind()
 }
 
@@ -243,34 +252,41 @@ func (c *cacheReader) rewind() error {
 	return nil
 }
 
-// next returns the next batch, and nil after the last.
-func (c *cacheReader) next() (*keptBatch, error) {
-	if c.done {
-		return nil, nil
-	}
+// record reads the next record into buf, and is done after the last.
+func (c *cacheReader) record() error {
 	n, err := binary.ReadUvarint(c.r)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	if n > maxRecord {
+		return fmt.Errorf("a record of %d bytes", n)
 	}
 	var sum [8]byte
 	if _, err := io.ReadFull(c.r, sum[:]); err != nil {
-		return nil, err
-	}
-	if n > maxRecord {
-		return nil, fmt.Errorf("a record of %d bytes", n)
+		return err
 	}
 	if uint64(cap(c.buf)) < n {
 		c.buf = make([]byte, n)
 	}
 	c.buf = c.buf[:n]
 	if _, err := io.ReadFull(c.r, c.buf); err != nil {
-		return nil, err
+		return err
 	}
 	if xxh3.Hash(c.buf) != binary.BigEndian.Uint64(sum[:]) {
-		return nil, errors.New("a record that is damaged")
+		return errors.New("a record that is damaged")
 	}
-	if n == 0 {
-		c.done = true
+	c.done = n == 0
+	return nil
+}
+
+// next returns the next batch, and nil after the last.
+func (c *cacheReader) next() (*keptBatch, error) {
+	if !c.done {
+		if err := c.record(); err != nil {
+			return nil, err
+		}
+	}
+	if c.done {
 		return nil, nil
 	}
 	d := decoder{b: c.buf}
