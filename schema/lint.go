@@ -2,11 +2,12 @@ package schema
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -408,6 +409,7 @@ func LintNetwork(path string) (*Network, []Problem, error) {
 	}
 	if n != nil {
 		n.MirrorsDir = mirrorsDir(path, n.MirrorsDir)
+		n.path, n.dirLine = path, max(1, r.lines.of("mirrors_dir"))
 	}
 	problems := r.all()
 	SortProblems(problems)
@@ -416,42 +418,46 @@ func LintNetwork(path string) (*Network, []Problem, error) {
 
 // LintFiles reports what is wrong with the named mirror files, by themselves and
 // beside the other mirrors of the network; with no names, what is wrong with all
-// of the network's. Without a network (nil) only the named files are compared.
-// The error is about the directory of mirrors.
-func LintFiles(n *Network, paths []string) ([]Problem, error) {
+// of the network's. Without a network (nil) only the named files are compared. A
+// directory of mirrors that cannot be read is a problem of the network file when
+// n comes from LintNetwork, else of the directory.
+func LintFiles(n *Network, paths []string) []Problem {
 	var (
 		problems []Problem
 		mirrors  []*Mirror
 		all      []string
 	)
 	if n != nil {
+		var odd []Problem
 		var err error
-		if all, problems, err = mirrorFiles(n.MirrorsDir); err != nil {
-			return nil, err
+		if all, odd, err = mirrorFiles(n.MirrorsDir); err != nil {
+			problems = append(problems, n.noMirrors(err))
+		}
+		if len(paths) == 0 {
+			paths, problems = all, append(problems, odd...)
+			all = nil
 		}
 	}
-	if len(paths) == 0 {
-		paths = all
-	} else {
-		// The others come first, so that a clash is blamed on a named file.
-		problems = nil
-		for _, other := range all {
-			if slices.ContainsFunc(paths, func(p string) bool { return sameFile(p, other) }) {
-				continue
-			}
-			if m, _ := LoadMirror(other); m != nil {
-				mirrors = append(mirrors, m)
-			}
-		}
-	}
-	found := []*findings{}
-	about := map[*Mirror]*findings{}
 	named := map[string]bool{}
 	for _, path := range paths {
-		if named[path] {
+		named[entry(path)] = true
+	}
+	// The others come first, so that a clash is blamed on a named file.
+	for _, other := range all {
+		if named[entry(other)] {
 			continue
 		}
-		named[path] = true
+		if m, _ := LoadMirror(other); m != nil {
+			mirrors = append(mirrors, m)
+		}
+	}
+	var found []*findings
+	about := map[*Mirror]*findings{}
+	for _, path := range paths {
+		if !named[entry(path)] {
+			continue // named twice
+		}
+		delete(named, entry(path))
 		r := newReader(path)
 		found = append(found, r.findings)
 		for _, p := range nameProblems(path) {
@@ -472,17 +478,35 @@ func LintFiles(n *Network, paths []string) ([]Problem, error) {
 		problems = append(problems, f.all()...)
 	}
 	SortProblems(problems)
-	return problems, nil
+	return problems
 }
 
-func sameFile(a, b string) bool {
-	if filepath.Clean(a) == filepath.Clean(b) {
-		return true
+// noMirrors reports that the directory of mirrors cannot be read.
+func (n *Network) noMirrors(err error) Problem {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err // the directory is named before it
 	}
-	x, err := os.Stat(a)
+	f := findings{file: cmp.Or(n.path, n.MirrorsDir)}
+	f.keep(Problem{
+		Line: n.dirLine, Path: "mirrors_dir", Error: true,
+		Text:   fmt.Sprintf("%s: %v", n.MirrorsDir, err),
+		Remedy: "write the directory of the mirror files, as seen from the directory of the network file",
+	})
+	return f.list[0]
+}
+
+// entry returns one name for a file in a directory, however the path to the
+// directory is spelt. A link beside the file is another entry, for the server
+// reads both.
+func entry(path string) string {
+	abs, err := filepath.Abs(path)
 	if err != nil {
-		return false
+		return filepath.Clean(path)
 	}
-	y, err := os.Stat(b)
-	return err == nil && os.SameFile(x, y)
+	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return abs
+	}
+	return filepath.Join(dir, filepath.Base(abs))
 }

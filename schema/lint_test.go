@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -254,10 +255,7 @@ func TestLintFiles(t *testing.T) {
 			for _, f := range tt.only {
 				only = append(only, filepath.Join(n.MirrorsDir, f))
 			}
-			problems, err := LintFiles(n, only)
-			if err != nil {
-				t.Fatal(err)
-			}
+			problems := LintFiles(n, only)
 			var got []string
 			for _, p := range problems {
 				severity := "W "
@@ -269,6 +267,82 @@ func TestLintFiles(t *testing.T) {
 			compareSaid(t, "problems", got, tt.said)
 		})
 	}
+}
+
+// A file is one file however its path is spelt; a link to it is another, which the
+// server reads too.
+func TestLintFilesKnowsAFileAgain(t *testing.T) {
+	const name = "a.example.org.yml"
+	dir := write(t, map[string]string{"mirrors.d/" + name: cleanMirror("a.example.org"), "elsewhere/README": ""})
+	mirrors := filepath.Join(dir, "mirrors.d")
+	if err := os.Symlink(mirrors, filepath.Join(dir, "link.d")); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(mirrors)
+	n := parsedNetwork(t)
+	n.MirrorsDir = mirrors
+	spellings := []string{name, "./" + name, "../elsewhere/../mirrors.d/" + name, filepath.Join(mirrors, name), "../link.d/" + name}
+	for _, p := range LintFiles(n, spellings) {
+		t.Errorf("%s; want nothing, of one clean file", p)
+	}
+	for _, path := range spellings {
+		for _, p := range LintFiles(n, []string{path}) {
+			t.Errorf("%s: %s; want nothing", path, p)
+		}
+	}
+	for _, p := range LintFiles(nil, spellings) {
+		t.Errorf("%s; want nothing, without a network too", p)
+	}
+	if err := os.Symlink(name, "copy.yml"); err != nil {
+		t.Fatal(err)
+	}
+	compareSaid(t, "a link to the file", said(LintFiles(n, []string{name})), []string{
+		`E :1: name: "a.example.org" is the mirror of copy.yml already; give every mirror its own name`,
+		"E :3: address.https: copy.yml has the same URL; write a URL of this mirror",
+	})
+}
+
+func TestLintFilesWithoutDirectory(t *testing.T) {
+	const a = "a.example.org"
+	dir := write(t, map[string]string{
+		"gone.yml":          strings.Replace(smallNetwork, "mirrors.d", "gone.d", 1),
+		"absent.yml":        strings.Replace(smallNetwork, "mirrors_dir: mirrors.d\n", "", 1),
+		"file.yml":          strings.Replace(smallNetwork, "mirrors.d", "gone.yml", 1),
+		"new/" + a + ".yml": strings.Replace(cleanMirror(a), "AT", "UK", 1),
+	})
+	const remedy = "; write the directory of the mirror files, as seen from the directory of the network file"
+	tests := []struct{ name, network, want string }{
+		{"it is not there", "gone.yml", "E gone.yml:3: mirrors_dir: gone.d: no such file or directory" + remedy},
+		{"the default is not there", "absent.yml", "E absent.yml:1: mirrors_dir: mirrors.d: no such file or directory" + remedy},
+		{"it is a file", "file.yml", "E file.yml:3: mirrors_dir: gone.yml: not a directory" + remedy},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Chdir(dir)
+			n, _, err := LintNetwork(tt.network)
+			if err != nil || n == nil {
+				t.Fatal(n, err)
+			}
+			compareSaid(t, "without names", named(LintFiles(n, nil)), []string{tt.want})
+			compareSaid(t, "a file is looked at regardless", named(LintFiles(n, []string{"new/" + a + ".yml"})), []string{
+				tt.want, `W new/a.example.org.yml:5: geolocation.country: "UK" is not a country code; write "GB"`,
+			})
+		})
+	}
+	n := parsedNetwork(t)
+	n.MirrorsDir = filepath.Join(dir, "gone.d")
+	if got := LintFiles(n, nil); len(got) != 1 || got[0].File != n.MirrorsDir || !got[0].Error {
+		t.Errorf("got %q; want the directory named, when nobody knows who named it", said(got))
+	}
+}
+
+// named is said with the files.
+func named(ps []Problem) []string {
+	all := said(ps)
+	for i, p := range ps {
+		all[i] = all[i][:2] + p.String()
+	}
+	return all
 }
 
 func TestLintRequiredProtocol(t *testing.T) {
@@ -283,10 +357,7 @@ func TestLintRequiredProtocol(t *testing.T) {
 
 func TestLintWithoutNetwork(t *testing.T) {
 	dir := write(t, map[string]string{"x.yml": cleanMirror("a.example.org") + "address_optional:\n  any:\n    https: https://a.example.org/any/\n"})
-	problems, err := LintFiles(nil, []string{filepath.Join(dir, "x.yml")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	problems := LintFiles(nil, []string{filepath.Join(dir, "x.yml")})
 	if len(problems) != 1 || problems[0].Path != "name" {
 		t.Errorf("got %q; want only the name of the file, for modules are the network's", said(problems))
 	}

@@ -51,6 +51,11 @@ type Network struct {
 
 	// Repos in the order of the file.
 	Repos []Repo
+
+	// path of the file, and dirLine where mirrors_dir stands in it: for
+	// LintFiles, and known only to LintNetwork.
+	path    string
+	dirLine int
 }
 
 // A Module is an optional tree that a mirror may carry beside the main one.

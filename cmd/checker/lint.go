@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -30,14 +31,15 @@ func lint(env daemon.Env, args []string) error {
 	flags := flag.NewFlagSet("lint", flag.ContinueOnError)
 	networkFile := flags.String("network", "", "")
 	format := flags.String("format", "text", "")
-	if err := daemon.ParseFlags(flags, args, usage); err != nil {
+	files, err := parseArgs(flags, args)
+	if err != nil {
 		return err
 	}
 	print, ok := formats[*format]
 	if !ok {
 		return daemon.Misuse("unknown format %q; write text, github or json", *format)
 	}
-	problems, err := lintProblems(*networkFile, flags.Args())
+	problems, err := lintProblems(*networkFile, files)
 	if err != nil {
 		return err
 	}
@@ -49,6 +51,23 @@ func lint(env daemon.Env, args []string) error {
 		return daemon.Exit(1)
 	}
 	return nil
+}
+
+// parseArgs parses flags before, between and behind the files, which it returns:
+// the shell's completion leaves people behind a file name. Behind "--" everything
+// is a file.
+func parseArgs(flags *flag.FlagSet, args []string) (files []string, err error) {
+	for {
+		if err := daemon.ParseFlags(flags, args, usage); err != nil {
+			return nil, err
+		}
+		rest := flags.Args()
+		parsed := len(args) - len(rest)
+		if len(rest) == 0 || parsed > 0 && args[parsed-1] == "--" {
+			return append(files, rest...), nil
+		}
+		files, args = append(files, rest[0]), rest[1:]
+	}
 }
 
 func isError(p schema.Problem) bool { return p.Error }
@@ -63,7 +82,7 @@ func lintProblems(networkFile string, files []string) ([]schema.Problem, error) 
 	n, problems, err := schema.LintNetwork(networkFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !named && len(files) > 0:
-		return schema.LintFiles(nil, files)
+		return schema.LintFiles(nil, files), nil
 	case errors.Is(err, fs.ErrNotExist) && !named:
 		return nil, daemon.Misuse("there is no %s here; name the network with -network FILE, or the files to read", defaultNetwork)
 	case err != nil:
@@ -73,18 +92,24 @@ func lintProblems(networkFile string, files []string) ([]schema.Problem, error) 
 	}
 	// Who corrects a mirror is not told about the network, unless it was named
 	// among the files.
-	isNetwork := func(f string) bool { return filepath.Clean(f) == filepath.Clean(networkFile) }
+	isNetwork := func(f string) bool { return sameFile(f, networkFile) }
 	if len(files) > 0 && !slices.ContainsFunc(files, isNetwork) {
 		problems = nil
 	}
 	if rest := slices.DeleteFunc(slices.Clone(files), isNetwork); len(rest) > 0 || len(files) == 0 {
-		more, err := schema.LintFiles(n, rest)
-		if err != nil {
-			return nil, err
-		}
-		problems = append(problems, more...)
+		problems = append(problems, schema.LintFiles(n, rest)...)
 	}
 	return problems, nil
+}
+
+// sameFile tells whether two paths lead to one file.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }
 
 // printText writes errors and warnings below a heading each.
