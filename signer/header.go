@@ -40,7 +40,7 @@ func entries(raw []byte, h *rpm.Header) []entry {
 	for i := range n {
 		tag := rpm.Tag(binary.BigEndian.Uint32(raw[introSize+i*entrySize:]))
 		seen := slices.ContainsFunc(list, func(e entry) bool { return e.tag == tag })
-		if seen || tag == tagRegion || tag == tagReserved || slices.Contains(verify.Signatures, tag) {
+		if seen || tag == tagRegion || tag == tagReserved || verify.IsSignature(tag) {
 			continue
 		}
 		list = append(list, valueOf(tag, h.Get(tag)))

@@ -73,12 +73,13 @@ type Result struct {
 }
 
 // Sign signs files, some at once, and reports each: in order, and never two at
-// once. A file that is there several times is signed once. In place, a link is
-// followed if it was named, and left alone if it was found below a directory: what
-// it leads to was found there too, or was not to be touched.
-// What goes wrong with a file is in its Result, and the others are signed
+// once. What goes wrong with a file is in its Result, and the others are signed
 // nevertheless. The error is about all of them: nothing was signed then, or ctx has
 // ended.
+//
+// A file that is there several times is signed once. In place, a link is followed
+// if it was named, and left alone if it was found below a directory: what it leads
+// to was found there too, or was not to be touched.
 func (k *Key) Sign(ctx context.Context, files []verify.Artifact, o Options, report func(Result)) error {
 	if err := k.Usable(); err != nil {
 		return err
@@ -86,39 +87,46 @@ func (k *Key) Sign(ctx context.Context, files []verify.Artifact, o Options, repo
 	if err := checkOut(files, o.Out); err != nil {
 		return err
 	}
-	files = distinct(files)
+	files = distinct(files, o.Out)
 	return verify.InOrder(ctx, len(files), runtime.GOMAXPROCS(0),
 		func(i int) Result {
 			r := k.signFile(files[i], o)
 			if r.Err != nil {
 				r.State = Failed
-				r.Err = fmt.Errorf("%s: %w", r.Artifact, bare(r.Err))
+				r.Err = fmt.Errorf("%s: %w", r.Artifact, bare(r.Err, r.Artifact.Path))
 			}
 			return r
 		},
 		func(_ int, r Result) { report(r) })
 }
 
-// bare is what the file system said, without the path: that is said before it.
-func bare(err error) error {
-	if path, ok := err.(*fs.PathError); ok {
-		return path.Err
+// bare is what the file system said about path, without it: it is said before.
+func bare(err error, path string) error {
+	if e, ok := err.(*fs.PathError); ok && e.Path == path {
+		return e.Err
 	}
 	return err
 }
 
-// distinct leaves out what is in the list already.
-func distinct(files []verify.Artifact) []verify.Artifact {
+// distinct leaves out what would be written where another of the files is. Nobody
+// else may write a file while a worker does.
+func distinct(files []verify.Artifact, out string) []verify.Artifact {
 	seen := make(map[string]bool)
 	var list []verify.Artifact
 	for _, f := range files {
-		if real, err := filepath.EvalSymlinks(f.Path); err == nil && !f.Link {
-			if seen[real] {
+		to := filepath.Join(out, f.Rel)
+		if out == "" {
+			real, err := filepath.EvalSymlinks(f.Path)
+			if err != nil || f.Link { // nothing will be written
+				list = append(list, f)
 				continue
 			}
-			seen[real] = true
+			to = real
 		}
-		list = append(list, f)
+		if !seen[to] {
+			list = append(list, f)
+		}
+		seen[to] = true
 	}
 	return list
 }
@@ -173,25 +181,36 @@ func (k *Key) signFile(a verify.Artifact, o Options) Result {
 	return r
 }
 
-// maxRepomd bounds metadata, which has a few kilobytes.
-const maxRepomd = 16 << 20
+// maxRepomd bounds metadata, and maxBeside the signature and the key beside it. All
+// have a few kilobytes.
+const (
+	maxRepomd = 16 << 20
+	maxBeside = 1 << 20
+)
+
+// readRegular reads a file of at most limit bytes, and its permissions. It opens no
+// named pipe, which would be to wait for whoever writes into that.
+func readRegular(path string, limit int64) ([]byte, fs.FileMode, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%s: not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	b, err := readAll(f, path, limit)
+	return b, info.Mode().Perm(), err
+}
 
 // signRepomd writes the signature of the metadata at from, and the key to verify
 // it with, beside to.
 func (k *Key) signRepomd(from, to string, o Options) (State, error) {
-	f, err := os.Open(from)
-	if err != nil {
-		return Failed, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return Failed, err
-	}
-	if !info.Mode().IsRegular() {
-		return Failed, errors.New("not a regular file")
-	}
-	message, err := readAll(f, from, maxRepomd)
+	message, perm, err := readRegular(from, maxRepomd)
 	if err != nil {
 		return Failed, err
 	}
@@ -200,7 +219,7 @@ func (k *Key) signRepomd(from, to string, o Options) (State, error) {
 	}
 
 	mine := verify.Checker{Keys: k.ring}
-	signature, err := os.ReadFile(to + verify.SignatureSuffix)
+	signature, _, err := readRegular(to+verify.SignatureSuffix, maxBeside)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Failed, err
 	}
@@ -214,9 +233,9 @@ func (k *Key) signRepomd(from, to string, o Options) (State, error) {
 	}
 	state := Unchanged
 	// Who finds the signature finds the key.
-	if old, err := os.ReadFile(to + verify.KeySuffix); err != nil || !bytes.Equal(old, k.cert) {
+	if old, _, err := readRegular(to+verify.KeySuffix, maxBeside); err != nil || !bytes.Equal(old, k.cert) {
 		state = Signed
-		if err := durable.WriteFile(to+verify.KeySuffix, k.cert, info.Mode().Perm()); err != nil {
+		if err := durable.WriteFile(to+verify.KeySuffix, k.cert, perm); err != nil {
 			return Failed, err
 		}
 	}
@@ -226,7 +245,7 @@ func (k *Key) signRepomd(from, to string, o Options) (State, error) {
 	if signature, err = k.Detach(message); err != nil {
 		return Failed, err
 	}
-	if err := durable.WriteFile(to+verify.SignatureSuffix, signature, info.Mode().Perm()); err != nil {
+	if err := durable.WriteFile(to+verify.SignatureSuffix, signature, perm); err != nil {
 		return Failed, err
 	}
 	return Signed, nil

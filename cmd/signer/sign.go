@@ -48,6 +48,11 @@ func sign(ctx context.Context, env daemon.Env, args []string) error {
 	if err != nil {
 		return err
 	}
+	for _, path := range flags.Args() {
+		if *out != "" && isBelow(*out, path) {
+			return daemon.Misuse("-out %s is below %s, and would be signed too the next time; name a directory elsewhere", *out, path)
+		}
+	}
 	files, err := find(ctx, flags.Args())
 	if err != nil {
 		return err
@@ -128,6 +133,17 @@ func find(ctx context.Context, paths []string) ([]verify.Artifact, error) {
 		return nil, daemon.Misuse("there is neither a package nor a repomd.xml below %q", paths)
 	}
 	return files, nil
+}
+
+// isBelow tells whether the path a is that of b, or in it.
+func isBelow(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	if errA != nil || errB != nil {
+		return false
+	}
+	rel, err := filepath.Rel(b, a)
+	return err == nil && filepath.IsLocal(rel)
 }
 
 // stale returns the metadata, of what was found, that no longer describes its

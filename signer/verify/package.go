@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -36,8 +37,11 @@ const (
 	SigGPG      rpm.Tag = 1005 // legacy Ed25519 too
 )
 
-// Signatures are all tags that hold one.
-var Signatures = []rpm.Tag{SigDSA, SigRSA, SigOpenPGP, SigPGP, SigGPG}
+// signatures are all tags that hold one.
+var signatures = []rpm.Tag{SigDSA, SigRSA, SigOpenPGP, SigPGP, SigGPG}
+
+// IsSignature tells whether tag holds a signature, of whatever sort.
+func IsSignature(tag rpm.Tag) bool { return slices.Contains(signatures, tag) }
 
 // Tags of the main header.
 const (
@@ -75,6 +79,9 @@ const (
 
 var readers = sync.Pool{New: func() any { return &reader{buf: make([]byte, readSize)} }}
 
+// errNotRegular is the error for a directory, a pipe or a device.
+var errNotRegular = &rpm.FormatError{Reason: "not a regular file"}
+
 // Open opens the package at path and reads what comes before its payload. The
 // error is a [*rpm.FormatError] when it is no package, [rpm.ErrChanged] when it
 // was replaced meanwhile, or what the file system said.
@@ -92,7 +99,7 @@ func (r *reader) open(path string) (_ *File, err error) {
 	if info, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !info.Mode().IsRegular() {
-		return nil, &rpm.FormatError{Reason: "not a regular file"}
+		return nil, errNotRegular
 	}
 	p, err := r.rpm.ReadHead(path)
 	if err != nil {
@@ -245,7 +252,7 @@ func (c *Checker) Header(f *File) (*Digests, []Finding) {
 	d, found, covered := f.integrity(c.AllDigests)
 	var signed bool
 	now := c.now()
-	for _, tag := range Signatures {
+	for _, tag := range signatures {
 		if !f.Signature.Has(tag) {
 			continue
 		}
@@ -416,7 +423,7 @@ type Signer struct {
 // the payload is judged.
 func (f *File) Signers(r *Ring) []Signer {
 	var list []Signer
-	for _, tag := range Signatures {
+	for _, tag := range signatures {
 		if !f.Signature.Has(tag) {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -143,11 +144,11 @@ func packetSize(b []byte) (int, error) {
 
 // Repomd judges the metadata at path by the signature beside it.
 func (c *Checker) Repomd(path string) (size int64, found []Finding) {
-	message, err := readBounded(path, maxRepomd)
+	message, err := readRegular(path, maxRepomd)
 	if err != nil {
 		return 0, []Finding{boundedFinding(err)}
 	}
-	signature, err := readBounded(path+SignatureSuffix, maxDetached)
+	signature, err := readRegular(path+SignatureSuffix, maxDetached)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return 0, []Finding{finding(Unsigned, "there is no %s%s beside it", RepomdName, SignatureSuffix)}
@@ -157,6 +158,19 @@ func (c *Checker) Repomd(path string) (size int64, found []Finding) {
 		return 0, []Finding{f}
 	}
 	return int64(len(message)), c.Detached(message, signature)
+}
+
+// readRegular is readBounded for what lies in the tree of a stranger: to open a named
+// pipe would be to wait for whoever writes into it.
+func readRegular(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotRegular
+	}
+	return readBounded(path, limit)
 }
 
 func boundedFinding(err error) Finding {

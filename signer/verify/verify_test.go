@@ -22,7 +22,8 @@ import (
 // later is a moment after everything in testdata was signed.
 var later = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// fixture returns a file of testdata, to change.
+// fixture returns a file of testdata, to change. unsigned.rpm was made by rpmbuild,
+// and the others from it by signer, with a key whose private half was not kept.
 func fixture(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", name))
@@ -184,6 +185,16 @@ func TestFilesThatAreNoPackages(t *testing.T) {
 		_, found := checker(t).Package(filepath.Join(dir, name))
 		if !slices.Equal(kinds(found), []Kind{want}) {
 			t.Errorf("%s: found %q, want %q", name, found, want)
+		}
+	}
+	for _, pipe := range []string{"", SignatureSuffix} {
+		path := put(t, RepomdName, fixture(t, RepomdName))
+		os.Remove(path + pipe)
+		if err := syscall.Mkfifo(path+pipe, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, found := checker(t).Repomd(path); !slices.Equal(kinds(found), []Kind{Damaged}) {
+			t.Errorf("repomd.xml%s: found %q, want %q", pipe, found, Damaged)
 		}
 	}
 }
