@@ -397,7 +397,7 @@ func (r *reader) lintMirror(data []byte) *Mirror {
 // LintNetwork is to LoadNetwork what LintMirror is to ParseMirror. The error is
 // about reading the file; a network that cannot be used is nil.
 func LintNetwork(path string) (*Network, []Problem, error) {
-	data, err := readRegular(path)
+	data, err := strictyaml.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("schema: %w", err)
 	}
@@ -463,7 +463,7 @@ func LintFiles(n *Network, paths []string) []Problem {
 		for _, p := range nameProblems(path) {
 			r.keep(p)
 		}
-		data, err := readRegular(path)
+		data, err := strictyaml.ReadFile(path)
 		if err != nil {
 			r.keep(unreadable(path, err))
 			continue

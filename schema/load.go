@@ -19,7 +19,7 @@ var ErrNetwork = errors.New("the network file cannot be used")
 // network that can be used; when it cannot, the error says so, and wraps
 // ErrNetwork unless the file could not be read.
 func LoadNetwork(path string) (*Network, []Problem, error) {
-	data, err := readRegular(path)
+	data, err := strictyaml.ReadFile(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("schema: %w", err)
 	}
@@ -114,7 +114,7 @@ func duplicateName(path string, m *Mirror, first string) Problem {
 // LoadMirror reads the mirror file at path. The mirror is nil when the file
 // cannot be read or used.
 func LoadMirror(path string) (*Mirror, []Problem) {
-	data, err := readRegular(path)
+	data, err := strictyaml.ReadFile(path)
 	if err != nil {
 		return nil, []Problem{unreadable(path, err)}
 	}
@@ -131,18 +131,4 @@ func unreadable(path string, err error) Problem {
 		p.Text = pathErr.Err.Error() // the file is named before it
 	}
 	return p
-}
-
-// errNotRegular: opening a pipe would wait for a writer for ever.
-var errNotRegular = errors.New("not a regular file")
-
-func readRegular(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
-	}
-	return strictyaml.ReadFile(path)
 }

@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"gopkg.in/yaml.v3"
 )
@@ -52,13 +54,25 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// ReadFile reads the regular file at path, of at most MaxSize bytes.
+var errNotRegular = errors.New("not a regular file")
+
+// ReadFile reads the regular file at path, of at most MaxSize bytes. Whatever
+// else stands there is refused with an [fs.PathError], and never waited for.
 func ReadFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	// Opened in this way, a pipe does not wait for its writer. What was opened is
+	// asked, for what stands at path may be replaced at any time.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errNotRegular}
+	}
 	// One byte more than the limit tells a file that is too large from one that
 	// just fits.
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))

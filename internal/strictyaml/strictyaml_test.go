@@ -3,9 +3,11 @@ package strictyaml
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -99,6 +101,35 @@ func TestLoad(t *testing.T) {
 	}
 	if err := Load(path, &s); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a large file: %v", err)
+	}
+}
+
+// Settings of a kind that ends only when somebody says so would hold up a start
+// for ever; a device has no settings.
+func TestReadFileWantsARegularFile(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe.yml")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	regular := filepath.Join(dir, "regular.yml")
+	if err := os.WriteFile(regular, []byte("limit: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link.yml")
+	if err := os.Symlink("regular.yml", link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{os.DevNull, dir, pipe} {
+		var pathErr *fs.PathError
+		if data, err := ReadFile(path); !errors.As(err, &pathErr) || pathErr.Path != path || pathErr.Err.Error() != "not a regular file" {
+			t.Errorf("ReadFile(%s) = %q, %v; want that it is not a regular file", path, data, err)
+		}
+	}
+	for _, path := range []string{regular, link} {
+		if data, err := ReadFile(path); err != nil || string(data) != "limit: 3\n" {
+			t.Errorf("ReadFile(%s) = %q, %v", path, data, err)
+		}
 	}
 }
 
