@@ -820,6 +820,65 @@ func TestDiskIsFull(t *testing.T) {
 	}
 }
 
+func TestDiskIsReadOnly(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("cannot mount a tmpfs: %v", err)
+	}
+	defer syscall.Unmount(dir, 0)
+	put(t, filepath.Join(dir, "a.rpm"), sample(t))
+	put(t, filepath.Join(dir, "repodata/repomd.xml"), []byte(repomd))
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	results := sign(t, keyOf(t, "one"), Options{}, dir)
+	for _, name := range []string{"a.rpm", "repodata/repomd.xml"} {
+		if r := want(t, results, name, Failed); !errors.Is(r.Err, syscall.EROFS) {
+			t.Errorf("%s: error %v, want %v", name, r.Err, syscall.EROFS)
+		}
+	}
+}
+
+// What rpmsign has signed we sign anew, and the other way round: neither leaves
+// something behind that the other, or rpm, stumbles over.
+func TestTakingTurnsWithRPMSign(t *testing.T) {
+	testworld.Need(t, "rpm")
+	testworld.Need(t, "gpg")
+	dir := testworld.TempDir(t)
+	theirs, err := testworld.NewKey(t.Context(), filepath.Join(dir, "theirs.asc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := theirs.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	ring, err := verify.OpenRing(theirs.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := put(t, filepath.Join(dir, "a.rpm"), sample(t))
+	header, _ := parts(sample(t))
+	for _, k := range []*Key{keyOf(t, "one"), keyOf(t, "ed25519"), keyOf(t, "rsa4096")} {
+		if err := theirs.SignPackages(t.Context(), path); err != nil {
+			t.Fatal(err)
+		}
+		if _, found := (&verify.Checker{Keys: ring, AllDigests: true}).Package(path); len(found) > 0 {
+			t.Errorf("what rpmsign has signed: %q", found)
+		}
+		r := want(t, sign(t, k, Options{}, path), "a.rpm", Signed)
+		if len(r.Replaced) != 1 || !strings.HasSuffix(ring.Fingerprints()[0], r.Replaced[0]) {
+			t.Errorf("in the place of %q, want the key of rpmsign", r.Replaced)
+		}
+		checksig(t, k, path)
+		good(t, k, path)
+		if b := get(t, path); !bytes.Equal(b[header:], sample(t)[header:]) {
+			t.Error("the header or the payload is another, or elsewhere")
+		}
+	}
+}
+
 func TestSignEndsWithItsContext(t *testing.T) {
 	dir := tree(t)
 	files, err := verify.Find(t.Context(), dir)
