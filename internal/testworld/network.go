@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"meridian/schema"
 )
@@ -174,7 +175,7 @@ func WriteNetwork(dir string, n *schema.Network, mirrors []*schema.Mirror) error
 func networkYAML(n *schema.Network) []byte {
 	var b yaml
 	b.line(0, "config_version: 3")
-	b.line(0, "allowed_outdate: %dh", int(n.AllowedOutdate.Hours()))
+	b.duration("allowed_outdate", n.AllowedOutdate)
 	b.line(0, "mirrors_dir: %s", n.MirrorsDir)
 	b.list(0, "versions", quoted(n.Versions))
 	b.line(0, "duplicated_versions:")
@@ -225,7 +226,7 @@ func mirrorYAML(m *schema.Mirror) []byte {
 			b.address(2, m.AddressOptional[module])
 		}
 	}
-	b.line(0, "update_frequency: %dh", int(m.UpdateFrequency.Hours()))
+	b.duration("update_frequency", m.UpdateFrequency)
 	b.line(0, "sponsor: %q", m.Sponsor)
 	b.line(0, "sponsor_url: %s", m.SponsorURL)
 	b.line(0, "email: %s", m.Email)
@@ -280,6 +281,13 @@ type yaml struct{ strings.Builder }
 func (b *yaml) line(depth int, format string, args ...any) {
 	b.WriteString(strings.Repeat("  ", depth))
 	fmt.Fprintf(b, format+"\n", args...)
+}
+
+// duration writes nothing for none, which is how the default is said.
+func (b *yaml) duration(key string, d time.Duration) {
+	if d != 0 {
+		b.line(0, "%s: %s", key, schema.FormatDuration(d))
+	}
 }
 
 // list writes nothing for an empty list, which is how "all" is said.

@@ -24,10 +24,17 @@ func TestTheNetworkIsReadBackAsItWasWritten(t *testing.T) {
 	everyField.Carries = schema.Carries{Versions: []schema.Version{"9"}, Arches: []schema.Arch{"x86_64"}, NoISOs: true}
 	cdn := SampleMirror("mirror3.example.org", "http://mirror3.example.org/", n, here)
 	cdn.Anycast = true
+	often := SampleMirror("mirror4.example.org", "http://mirror4.example.org/", n, here)
+	often.UpdateFrequency = 15 * time.Minute
+	preset := SampleMirror("mirror5.example.org", "http://mirror5.example.org/", n, here)
+	preset.UpdateFrequency = 0
+	n.AllowedOutdate = 90 * time.Minute
 	want := []*schema.Mirror{
 		SampleMirror("mirror1.example.org", "http://mirror1.example.org/", n, here),
 		everyField,
 		cdn,
+		often,
+		preset,
 	}
 	if err := WriteNetwork(dir, n, want); err != nil {
 		t.Fatal(err)
@@ -49,6 +56,9 @@ func TestTheNetworkIsReadBackAsItWasWritten(t *testing.T) {
 		want[i].File = want[i].Name + ".yml"
 		if want[i].Bandwidth == 0 {
 			want[i].Bandwidth = schema.DefaultBandwidth
+		}
+		if want[i].UpdateFrequency == 0 {
+			want[i].UpdateFrequency = schema.DefaultUpdateFrequency
 		}
 		equalFields(t, want[i].Name, mirrors[i], want[i])
 	}
