@@ -171,6 +171,9 @@ func newRun(o RepoOptions) (*run, error) {
 	if _, err := repodata.NewHash(r.Checksum); err != nil {
 		return nil, err
 	}
+	if err := repodata.CheckRevision(o.Revision); err != nil {
+		return nil, err
+	}
 	if r.Workers <= 0 {
 		r.Workers = runtime.GOMAXPROCS(0)
 	}

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -64,6 +65,9 @@ type Checksum struct {
 // sumBytes are the algorithms that clients know, and the length of their results.
 // "sha" is what yum called sha1.
 var sumBytes = map[string]int{"md5": 16, "sha": 20, "sha1": 20, "sha224": 28, "sha256": 32, "sha384": 48, "sha512": 64}
+
+// CheckRevision tells whether s can be a revision: text on one line.
+func CheckRevision(s string) error { return checkText("revision", s) }
 
 // Lookup returns the entry of a type, and nil when there is none.
 func (m *Repomd) Lookup(typ string) *Data {
@@ -281,7 +285,7 @@ func checkText(what, s string) error {
 		return fmt.Errorf("%s is not UTF-8", what)
 	}
 	for _, c := range s {
-		if c < 0x20 || c == 0x7f || c == utf8.RuneError || c == '\u2028' || c == '\u2029' || c == 0xfffe || c == 0xffff {
+		if !unicode.IsPrint(c) {
 			return fmt.Errorf("%s has the control character %U", what, c)
 		}
 	}

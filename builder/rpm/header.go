@@ -13,8 +13,7 @@ type Type uint32
 // The types that exist. A string array of one element and a string have the same
 // bytes.
 const (
-	TypeNull Type = iota
-	TypeChar
+	TypeChar Type = iota + 1
 	TypeInt8
 	TypeInt16
 	TypeInt32
@@ -26,7 +25,7 @@ const (
 )
 
 // widths are the bytes of one element, 0 for strings, whose end is a NUL.
-var widths = [...]int{TypeNull: 0, TypeChar: 1, TypeInt8: 1, TypeInt16: 2, TypeInt32: 4, TypeInt64: 8,
+var widths = [...]int{TypeChar: 1, TypeInt8: 1, TypeInt16: 2, TypeInt32: 4, TypeInt64: 8,
 	TypeString: 0, TypeBin: 1, TypeStringArray: 0, TypeI18NString: 0}
 
 // A Header is one of the two headers of a package, checked: every value that it
@@ -114,7 +113,7 @@ func (h *Header) entry(i int) entry {
 func (h *Header) extent(e entry) (span, error) {
 	size := int64(len(h.data))
 	switch {
-	case e.typ >= Type(len(widths)):
+	case e.typ == 0 || e.typ >= Type(len(widths)):
 		return span{}, malformed("tag %d has type %d, which does not exist", e.tag, e.typ)
 	case e.count == 0:
 		return span{}, malformed("tag %d has no elements", e.tag)
@@ -130,10 +129,6 @@ func (h *Header) extent(e entry) (span, error) {
 			return span{}, malformed("tag %d claims %d elements of %d bytes at byte %d of %d", e.tag, e.count, w, e.offset, size)
 		}
 		s.end = int(int64(e.offset) + int64(e.count)*w)
-		return s, nil
-	}
-	if e.typ == TypeNull {
-		s.end = s.start
 		return s, nil
 	}
 	if e.typ == TypeString && e.count != 1 {
