@@ -519,6 +519,7 @@ func BenchmarkSwap(b *testing.B) {
 			s.keeper = newKeeper(s)
 			k := s.keeper
 			k.source, k.in.maxAge = src, in.maxAge
+			k.feeds, k.resolver = newKeptFeeds(&k.cfg, "", k.log, k.changed), newResolver(nil, "", false)
 			s.table.Store(benchTable(b, 600))
 			k.refresh() // makes the weighted orders, which are of the hour
 			measure(b, func(i int) {

@@ -29,6 +29,7 @@ func (s set) count() (n int) {
 
 // and stores a ∩ b in s.
 func (s set) and(a, b set) {
+	a, b = a[:len(s)], b[:len(s)]
 	for i := range s {
 		s[i] = a[i] & b[i]
 	}
@@ -36,6 +37,7 @@ func (s set) and(a, b set) {
 
 // without stores a \ b in s.
 func (s set) without(a, b set) {
+	a, b = a[:len(s)], b[:len(s)]
 	for i := range s {
 		s[i] = a[i] &^ b[i]
 	}

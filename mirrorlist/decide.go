@@ -452,19 +452,23 @@ func (r *ranking) best(t tier, rank int, flags pickFlags, late bool) {
 		}
 	}
 	// Keep the best in order at the front of cands: bands are large, lists are
-	// short, and most candidates lose their first comparison.
-	best := r.cands[:0]
-	for _, c := range r.cands {
-		i := len(best)
-		if i < room {
-			best = best[:i+1]
-		} else if i--; c > best[i] {
-			continue
+	// short, and most candidates lose their first comparison. A band of one is in
+	// order.
+	best := r.cands
+	if len(best) > 1 {
+		best = best[:0]
+		for _, c := range r.cands {
+			i := len(best)
+			if i < room {
+				best = best[:i+1]
+			} else if i--; c > best[i] {
+				continue
+			}
+			for ; i > 0 && best[i-1] > c; i-- {
+				best[i] = best[i-1]
+			}
+			best[i] = c
 		}
-		for ; i > 0 && best[i-1] > c; i-- {
-			best[i] = best[i-1]
-		}
-		best[i] = c
 	}
 	// Nobody in the band was taken before, and nobody is in it twice.
 	for _, c := range best {
