@@ -196,17 +196,16 @@ func readSources(t *testing.T) {
 func TestEveryCommandAnswersHelp(t *testing.T) {
 	readSources(t)
 	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", bin, "./...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build ./cmd/...: %v\n%s", err, out)
+	}
 	for _, name := range commands(t) {
 		t.Run(name, func(t *testing.T) {
-			program := filepath.Join(bin, name)
-			build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "./"+name)
-			build.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if out, err := build.CombinedOutput(); err != nil {
-				t.Fatalf("go build ./cmd/%s: %v\n%s", name, err, out)
-			}
 			for _, arg := range []string{"-h", "--help", "help"} {
 				var stdout, stderr bytes.Buffer
-				cmd := exec.CommandContext(t.Context(), program, arg)
+				cmd := exec.CommandContext(t.Context(), filepath.Join(bin, name), arg)
 				cmd.Stdout, cmd.Stderr = &stdout, &stderr
 				err := cmd.Run()
 				if err != nil || !strings.HasPrefix(stdout.String(), "usage:\n") || stderr.Len() > 0 {
@@ -221,9 +220,13 @@ func TestEveryCommandAnswersHelp(t *testing.T) {
 // A new module in a command is seen in review: the list is committed.
 func TestLinkedModulesAreCommitted(t *testing.T) {
 	readSources(t)
+	linked := linkedModules(t)
 	for _, name := range commands(t) {
 		t.Run(name, func(t *testing.T) {
-			got := linkedModules(t, name)
+			got, ok := linked[name]
+			if !ok {
+				t.Fatalf("go list ./cmd/... knows no command in cmd/%s", name)
+			}
 			file := filepath.Join(name, "modules.txt")
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -246,22 +249,42 @@ func TestLinkedModulesAreCommitted(t *testing.T) {
 	}
 }
 
-// linkedModules returns the third-party modules of a command, one a line, for
+// linkedModules returns the third-party modules of each command, one a line, for
 // the platform that packages are made for.
-func linkedModules(t *testing.T, name string) string {
+func linkedModules(t *testing.T) map[string]string {
 	t.Helper()
-	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./"+name)
+	// A line for each package: its path, its module, and what a command links.
+	const format = "{{.ImportPath}}\t{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}\t{{if eq .Name \"main\"}}{{join .Deps \" \"}}{{end}}"
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, "./...")
 	list.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	var stderr bytes.Buffer
 	list.Stderr = &stderr
 	out, err := list.Output()
 	if err != nil {
-		t.Fatalf("go list -deps ./cmd/%s: %v\n%s", name, err, &stderr)
+		t.Fatalf("go list -deps ./cmd/...: %v\n%s", err, &stderr)
 	}
-	modules := strings.Fields(string(out))
-	slices.Sort(modules)
-	if modules = slices.Compact(modules); len(modules) == 0 {
-		return ""
+	moduleOf := make(map[string]string) // by package
+	deps := make(map[string][]string)   // by command
+	for line := range strings.Lines(string(out)) {
+		field := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if len(field) != 3 {
+			t.Fatalf("go list printed %q; want three fields", line)
+		}
+		moduleOf[field[0]] = field[1]
+		if name, ok := strings.CutPrefix(field[0], module+"/cmd/"); ok && field[2] != "" {
+			deps[name] = strings.Fields(field[2])
+		}
 	}
-	return strings.Join(modules, "\n") + "\n"
+	linked := make(map[string]string)
+	for name, packages := range deps {
+		var modules []string
+		for _, p := range packages {
+			if m := moduleOf[p]; m != "" {
+				modules = append(modules, m+"\n")
+			}
+		}
+		slices.Sort(modules)
+		linked[name] = strings.Join(slices.Compact(modules), "")
+	}
+	return linked
 }
