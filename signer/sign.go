@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -288,13 +289,18 @@ func (k *Key) signPackage(from, to string, o Options, r *Result) {
 	case len(r.Replaced) > 0 && o.KeepForeign:
 		r.State, r.Replaced = Kept, nil
 	case len(r.Replaced) == 0 && complete(signers, payload):
-		r.State = Unchanged
+		var ok bool
+		if ok, r.Err = k.payloadFits(f, signers); r.Err != nil {
+			return
+		} else if ok {
+			r.State = Unchanged
+		}
 	}
 
 	if r.State != Signed {
 		if from == to {
-			// The payload is not read: whether it is whole is what verify tells. But
-			// an end that is missing shows without.
+			// Whether the payload is whole is what verify tells. But an end that is
+			// missing shows without reading it.
 			r.Err = truncated(f)
 			return
 		}
@@ -341,12 +347,8 @@ func refused(found []verify.Finding) error {
 func complete(signers []verify.Signer, payload bool) bool {
 	var header, both bool
 	for _, s := range signers {
-		switch s.Tag {
-		case verify.SigRSA, verify.SigDSA:
-			header = true
-		case verify.SigPGP, verify.SigGPG:
-			both = true
-		}
+		header = header || !s.Payload
+		both = both || s.Payload
 	}
 	return header && (both || !payload)
 }
@@ -361,6 +363,20 @@ func truncated(f *verify.File) error {
 		return nil
 	}
 	return fmt.Errorf("truncated: %d bytes are missing at the end", size.Uint(0)-uint64(f.Receipt.Size-f.Start))
+}
+
+// payloadFits tells whether those of our signatures that are of the payload fit it.
+// Only where there is one the payload is read.
+func (k *Key) payloadFits(f *verify.File, signers []verify.Signer) (bool, error) {
+	if !slices.ContainsFunc(signers, func(s verify.Signer) bool { return s.Payload }) {
+		return true, nil
+	}
+	c := verify.Checker{Keys: k.ring}
+	d, found := c.Header(f)
+	if _, err := f.Copy(d.Writers()...); err != nil {
+		return false, err
+	}
+	return len(found)+len(d.Findings()) == 0, nil
 }
 
 // sameHead tells whether there is a package at path with the same signatures and
@@ -386,13 +402,13 @@ func (k *Key) alreadySigned(f *verify.File, path string, payload bool) (State, e
 		return Signed, nil
 	}
 	signers := other.Signers(k.ring)
-	for _, s := range signers {
-		if !s.Trusted {
-			return Signed, nil
-		}
-	}
-	if !complete(signers, payload) {
+	foreign := slices.ContainsFunc(signers, func(s verify.Signer) bool { return !s.Trusted })
+	if foreign || !complete(signers, payload) {
 		return Signed, nil
+	}
+	ok, err := k.payloadFits(other, signers)
+	if !ok {
+		return Signed, err
 	}
 	return Unchanged, nil
 }
@@ -431,9 +447,6 @@ func (k *Key) signatures(f *verify.File, payload bool) ([]entry, error) {
 	h = crypto.SHA256.New()
 	h.Write(f.HeaderBytes())
 	if _, err := f.Copy(h); err != nil {
-		return nil, err
-	}
-	if _, err := f.Seek(f.End, io.SeekStart); err != nil {
 		return nil, err
 	}
 	return add(list, both, h)

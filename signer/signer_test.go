@@ -581,6 +581,22 @@ func TestSignTwiceChangesNothing(t *testing.T) {
 	}
 }
 
+// A signature of ours that does not fit any more is made anew, also one that could
+// only be noticed by reading the payload.
+func TestDamagedSignatureOfOurs(t *testing.T) {
+	k := keyOf(t, "one")
+	for _, tag := range []rpm.Tag{verify.SigRSA, verify.SigPGP} {
+		path := put(t, filepath.Join(t.TempDir(), "a.rpm"), sample(t))
+		sign(t, k, Options{Payload: true}, path)
+		b := get(t, path)
+		value(t, b, leadSize, tag)[100] ^= 1 // in the number that is the signature
+		put(t, path, b)
+		want(t, sign(t, k, Options{Payload: true}, path), "a.rpm", Signed)
+		good(t, k, path)
+		want(t, sign(t, k, Options{Payload: true}, path), "a.rpm", Unchanged)
+	}
+}
+
 func TestSignBesides(t *testing.T) {
 	dir, out, k := tree(t), filepath.Join(t.TempDir(), "new/out"), keyOf(t, "one")
 	before := state(t, dir)

@@ -147,10 +147,13 @@ func (f *File) Close() error {
 // HeaderBytes are what a signature of the header is of.
 func (f *File) HeaderBytes() []byte { return f.Head[f.Start:f.End] }
 
-// Copy reads the payload and writes it into each of the writers, none of which may
-// keep what it is given. It returns how many bytes that were. The error is
-// [rpm.ErrChanged] when the file changed since it was opened.
+// Copy reads the payload, from its beginning, and writes it into each of the
+// writers, none of which may keep what it is given. It returns how many bytes that
+// were. The error is [rpm.ErrChanged] when the file changed since it was opened.
 func (f *File) Copy(to ...io.Writer) (int64, error) {
+	if _, err := f.Seek(f.End, io.SeekStart); err != nil {
+		return 0, err
+	}
 	var done int64
 	for {
 		n, err := f.Read(f.reader.buf)
@@ -410,12 +413,13 @@ func checkRegion(header []byte) error {
 
 // A Signer is who a signature in a package says it is by.
 type Signer struct {
-	Tag   rpm.Tag
 	KeyID string // hexadecimal digits, or "unknown"
 
-	// Trusted says that the key is of the ring that was asked and that, where the
-	// signature is of the header alone, it fits. One of the payload was not
-	// compared with it.
+	// Payload says that it is of header and payload, not of the header alone.
+	Payload bool
+
+	// Trusted says that the key is of the ring that was asked, and that the
+	// signature fits. One of the payload was not compared with it.
 	Trusted bool
 }
 
@@ -427,11 +431,13 @@ func (f *File) Signers(r *Ring) []Signer {
 		if !f.Signature.Has(tag) {
 			continue
 		}
-		s := Signer{Tag: tag, KeyID: "unknown"}
+		s := Signer{KeyID: "unknown"}
 		if sig, err := parseSignature(f.Signature.Get(tag).Bytes()); err == nil {
 			s.KeyID = fmt.Sprintf("%016X", *sig.IssuerKeyId)
-			s.Trusted = len(r.by(sig)) > 0
-			if h, ok := newHash(sig); ok && (tag == SigRSA || tag == SigDSA) {
+			h, ok := newHash(sig)
+			if s.Payload = tag != SigRSA && tag != SigDSA; s.Payload {
+				s.Trusted = ok && len(r.by(sig)) > 0
+			} else if ok {
 				h.Write(f.HeaderBytes())
 				s.Trusted = r.fits(sig, h)
 			}
