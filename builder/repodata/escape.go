@@ -52,6 +52,13 @@ func appendText(dst, s []byte, latin1 bool) (_ []byte, ok bool) {
 			from = i + 1
 		case control:
 			return dst, false
+		case high:
+			// Other bytes would make the list of all packages unreadable.
+			r, n := utf8.DecodeRune(s[i:])
+			if n == 1 || r == 0xfffe || r == 0xffff {
+				return dst, false
+			}
+			i += n - 1
 		}
 	}
 	return append(dst, s[from:]...), true
@@ -74,7 +81,7 @@ func appendAttr(dst, s []byte, latin1 bool) (_ []byte, ok bool) {
 			return dst, false
 		case high:
 			if i+1 == len(s) {
-				continue // half a character at the end stands for itself
+				return dst, false // the oracle writes it as it is
 			}
 			dst = append(dst, s[from:i]...)
 			r, n := decode(s[i:])

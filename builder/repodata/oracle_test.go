@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,9 @@ type fixture struct {
 	// useless: nobody could name or install it. createrepo_c lists it, and we
 	// refuse it already when we read it.
 	useless bool
+
+	// poison: createrepo_c lists it, and its list can then be read by nobody.
+	poison bool
 }
 
 func tag(p *rpmpack.RPM, at rpm.Tag, e rpmpack.IndexEntry) { p.AddCustomTag(int(at), e) }
@@ -313,14 +317,17 @@ var fixtures = []fixture{
 		addFiles(p, "/etc/"+word)
 		logged(p, logEntry{1, word + " ", word})
 	}},
-	{name: "utf8-forms", make: func(p *rpmpack.RPM) {
-		// What has the form of UTF-8 and is none, and half a character at the end.
-		for i, at := range []rpm.Tag{rpm.TagSummary, rpm.TagDescription, rpm.TagVendor, rpm.TagURL, rpm.TagPackager} {
-			tag(p, at, rpmpack.EntryString([]string{"\xc0\xaf", "\xed\xa0\x80", "\xef\xbf\xbe", "\xf8\x88\x80\x80\x80", "end\xc3"}[i]))
-		}
-		provide(p, dep{"a\xc0\xaf", 0, ""}, dep{"b\xed\xa0\x80", 0, ""}, dep{"c\xef\xbf\xbe", 0, ""}, dep{"d\xf8\x88\x80\x80\x80", 0, ""},
-			dep{"e\xc3", 0, ""}, dep{"f\xf4\x90\x80\x80", 0, ""}, dep{"g\xf0\x9f\x98\x80", 0, ""}, dep{"h\xc2\x85\x7f", 0, ""}, dep{"i\xc1\x81\xc0\x80", 0, ""})
+	{name: "characters", make: func(p *rpmpack.RPM) {
+		tag(p, rpm.TagSummary, rpmpack.EntryString("\u0080\u0085\u2028\u7fff\ufffd\U0001f600\x7f"))
+		tag(p, rpm.TagDescription, rpmpack.EntryString("half of one at the end\xc3"))
+		provide(p, dep{"a\xc0\xaf", 0, ""}, dep{"b\xed\xa0\x80.", 0, ""}, dep{"c\xef\xbf\xbe.", 0, ""}, dep{"d\xf8\x88\x80\x80\x80.", 0, ""},
+			dep{"e\xc3", 0, ""}, dep{"f\xf4\x90\x80\x80.", 0, ""}, dep{"g\xf0\x9f\x98\x80", 0, ""}, dep{"h\xc2\x85\x7f", 0, ""}, dep{"i\xc1\x81\xc0\x80", 0, ""})
 	}},
+	// With one of these the list of all packages is no XML any more.
+	{name: "overlong", poison: true, make: func(p *rpmpack.RPM) { tag(p, rpm.TagSummary, rpmpack.EntryString("\xc0\xaf")) }},
+	{name: "surrogate", poison: true, make: func(p *rpmpack.RPM) { tag(p, rpm.TagSummary, rpmpack.EntryString("\xed\xa0\x80")) }},
+	{name: "noncharacter", poison: true, make: func(p *rpmpack.RPM) { tag(p, rpm.TagSummary, rpmpack.EntryString("\ufffe")) }},
+	{name: "half-version", poison: true, make: func(p *rpmpack.RPM) { tag(p, rpm.TagVersion, rpmpack.EntryString("1\xe9")) }},
 	{name: "control", make: func(p *rpmpack.RPM) { tag(p, rpm.TagSummary, rpmpack.EntryString("bell\x07")) }},
 	{name: "control-unseen", make: func(p *rpmpack.RPM) { provide(p, dep{"a", 0, "1\x07"}) }},
 	{name: "control-file", make: func(p *rpmpack.RPM) { addFiles(p, "/usr/share/\x1b[2J") }},
@@ -520,9 +527,12 @@ func TestEveryFixtureIsWhatTheOracleWrites(t *testing.T) {
 			got, err := ours(t, f.name, rules{})
 			text, accepted := want[f.name]
 			switch {
-			case f.useless:
-				if err == nil {
-					t.Error("accepted")
+			case f.useless || f.poison:
+				if err == nil || !accepted {
+					t.Errorf("refused: %v; by createrepo_c: %v; want by us alone", err, !accepted)
+				}
+				if whole := append(append(append(text.Primary, text.Filelists...), text.Other...), ' '); f.poison && wellFormed(whole) == nil {
+					t.Error("there is nothing wrong with it")
 				}
 			case err != nil && accepted:
 				t.Errorf("refused: %v; createrepo_c takes it", err)
@@ -591,4 +601,56 @@ func TestEachRuleIsNeededByItsFixture(t *testing.T) {
 			}
 		})
 	}
+}
+
+func wellFormed(text []byte) error {
+	dec := xml.NewDecoder(bytes.NewReader(text))
+	for {
+		if _, err := dec.Token(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// FuzzRender: whatever a header says, the lists are XML, and a package that is
+// refused leaves no trace in them.
+func FuzzRender(f *testing.F) {
+	dir := f.TempDir()
+	for i := range fixtures {
+		if fixtures[i].name == "many-files" {
+			continue
+		}
+		path, err := fixtures[i].write(dir)
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[headerStart(b):])
+	}
+	nothing, err := rpm.ParseHeader([]byte("\x8e\xad\xe8\x01\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x01\x00\x00\x27\x0f\x00\x00\x00\x06\x00\x00\x00\x00\x00\x00\x00\x01\x00"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := rpm.ParseHeader(b)
+		if err != nil {
+			return
+		}
+		l := Lists{[]byte("<a>"), []byte("<a>"), []byte("<a>")}
+		var r Renderer
+		err = r.Append(&l, &rpm.Package{Signature: nothing, Header: h}, "a \"b\" <c>.rpm")
+		for i, text := range [][]byte{l.Primary, l.Filelists, l.Other} {
+			if err != nil && string(text) != "<a>" {
+				t.Fatalf("%v, and %s has %q", err, listNames[i], text)
+			}
+			if err := wellFormed(append(text, "</a>"...)); err != nil {
+				t.Fatalf("%s: %v\n%s", listNames[i], err, text)
+			}
+		}
+	})
 }

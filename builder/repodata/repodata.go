@@ -111,7 +111,7 @@ func (r *Renderer) Append(to *Lists, p *rpm.Package, href string) error {
 		w.filelists(&to.Filelists, p, sum)
 		w.other(&to.Other, p, sum)
 		if w.control && !r.off.controlKept {
-			err = &rpm.FormatError{Reason: "a text in the header has control characters, which XML cannot hold"}
+			err = &rpm.FormatError{Reason: "a text in the header has control characters, or others that XML cannot hold"}
 		}
 	}
 	if err != nil {
