@@ -321,7 +321,7 @@ var fixtures = []fixture{
 		tag(p, rpm.TagSummary, rpmpack.EntryString("\u0080\u0085\u2028\u7fff\ufffd\U0001f600\x7f"))
 		tag(p, rpm.TagDescription, rpmpack.EntryString("half of one at the end\xc3"))
 		provide(p, dep{"a\xc0\xaf", 0, ""}, dep{"b\xed\xa0\x80.", 0, ""}, dep{"c\xef\xbf\xbe.", 0, ""}, dep{"d\xf8\x88\x80\x80\x80.", 0, ""},
-			dep{"e\xc3", 0, ""}, dep{"f\xf4\x90\x80\x80.", 0, ""}, dep{"g\xf0\x9f\x98\x80", 0, ""}, dep{"h\xc2\x85\x7f", 0, ""}, dep{"i\xc1\x81\xc0\x80", 0, ""})
+			dep{"e\xc3", 0, ""}, dep{"f\xf4\x90\x80\x80.", 0, ""}, dep{"g\xf0\x9f\x98\x80", 0, ""}, dep{"h\xc2\x85\x7f", 0, ""}, dep{"i\xc1\x81\xc0\x80.", 0, ""})
 	}},
 	// With one of these the list of all packages is no XML any more.
 	{name: "overlong", poison: true, make: func(p *rpmpack.RPM) { tag(p, rpm.TagSummary, rpmpack.EntryString("\xc0\xaf")) }},
