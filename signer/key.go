@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -54,7 +55,7 @@ const maxKey = 1 << 20
 // credentials: those are the service manager's to guard, and may look as if a group
 // could read them.
 func Open(path string, passphrase []byte, credentials string) (*Key, error) {
-	b, err := readSecret(path, credentials, maxKey)
+	b, err := readKey(path, credentials)
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +69,29 @@ func Open(path string, passphrase []byte, credentials string) (*Key, error) {
 	return k, nil
 }
 
-// readSecret reads a file of at most limit bytes that is as Open wants it.
-func readSecret(path, credentials string, limit int64) ([]byte, error) {
+// Guarded is an error when others than its owner may read the file path, as far as
+// its permissions tell. Open asks that of keys; of passphrases somebody should be
+// told.
+func Guarded(path, credentials string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return guarded(info, path, credentials)
+}
+
+func guarded(info fs.FileInfo, path, credentials string) error {
+	if credentials != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(credentials) {
+		return nil
+	}
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
+		return fmt.Errorf("%s: others may read or write it (mode %04o), so it is no secret; run: chmod 600 %[1]s", path, mode.Perm())
+	}
+	return nil
+}
+
+// readKey reads a file that is as Open wants it.
+func readKey(path, credentials string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -79,13 +101,13 @@ func readSecret(path, credentials string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	guarded := credentials != "" && filepath.Dir(filepath.Clean(path)) == filepath.Clean(credentials)
-	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 && !guarded {
-		return nil, fmt.Errorf("%s: others may read or write it (mode %04o), so it is no secret; run: chmod 600 %[1]s", path, mode.Perm())
+	if err := guarded(info, path, credentials); err != nil {
+		return nil, err
 	}
-	return readAll(f, path, limit)
+	return readAll(f, path, maxKey)
 }
 
+// readAll reads what is left of f, at most limit bytes.
 func readAll(f io.Reader, path string, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
@@ -97,10 +119,14 @@ func readAll(f io.Reader, path string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// Passphrase returns what the file path says, which is one line, and which has to be
-// as secret as a key.
-func Passphrase(path, credentials string) ([]byte, error) {
-	b, err := readSecret(path, credentials, 4<<10)
+// Passphrase returns what the file path says, which is one line.
+func Passphrase(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := readAll(f, path, 4<<10)
 	if err != nil {
 		return nil, err
 	}

@@ -73,13 +73,7 @@ func TestOpen(t *testing.T) {
 }
 
 func TestPassphrase(t *testing.T) {
-	dir := t.TempDir()
-	for _, tt := range []struct {
-		name, text string
-		mode       os.FileMode
-		dir        string
-		want, say  string
-	}{
+	for _, tt := range []struct{ name, text, want, say string }{
 		{name: "one line", text: "a b c\n", want: "a b c"},
 		{name: "no end of line", text: "abc", want: "abc"},
 		{name: "the end of a line as on Windows", text: "abc\r\n", want: "abc"},
@@ -88,20 +82,9 @@ func TestPassphrase(t *testing.T) {
 		{name: "an empty line", text: "\n", say: "no passphrase in it"},
 		{name: "two lines", text: "a\nb\n", say: "several lines"},
 		{name: "a book", text: strings.Repeat("a", 5000), say: "longer than"},
-		{name: "a file that all may read", text: "abc", mode: 0o644, say: "chmod 600"},
-		{name: "a credential, guarded by the service manager", text: "abc", mode: 0o440, dir: dir, want: "abc"},
-		{name: "a file that is no credential", text: "abc", mode: 0o440, dir: "/elsewhere", say: "chmod 600"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			path := put(t, filepath.Join(dir, "pass"), []byte(tt.text))
-			defer os.Remove(path)
-			if tt.mode == 0 {
-				tt.mode = 0o600
-			}
-			if err := os.Chmod(path, tt.mode); err != nil {
-				t.Fatal(err)
-			}
-			got, err := Passphrase(path, tt.dir)
+			got, err := Passphrase(put(t, filepath.Join(t.TempDir(), "pass"), []byte(tt.text)))
 			if tt.say != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.say) {
 					t.Errorf("error %v, want %q in it", err, tt.say)
@@ -112,6 +95,34 @@ func TestPassphrase(t *testing.T) {
 				t.Errorf("%q, %v; want %q", got, err, tt.want)
 			}
 		})
+	}
+}
+
+func TestGuarded(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		name        string
+		mode        os.FileMode
+		credentials string
+		ok          bool
+	}{
+		{"for its owner alone", 0o600, "", true},
+		{"for its owner to read", 0o400, "", true},
+		{"for the group", 0o640, "", false},
+		{"for others", 0o604, "", false},
+		{"for others to write", 0o602, "", false},
+		{"for the group, a credential of the unit", 0o440, dir, true},
+		{"for the group, a credential of a directory with a slash", 0o440, dir + "/", true},
+		{"for the group, and no credential", 0o440, "/elsewhere", false},
+		{"for the group, in a directory above the credentials", 0o440, dir + "/below", false},
+	} {
+		path := put(t, filepath.Join(dir, "secret"), nil)
+		if err := os.Chmod(path, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := Guarded(path, tt.credentials); (err == nil) != tt.ok || err != nil && !strings.Contains(err.Error(), "chmod 600") {
+			t.Errorf("a file %s: error %v, want none: %v", tt.name, err, tt.ok)
+		}
 	}
 }
 

@@ -87,5 +87,12 @@ func passphrase(env daemon.Env, file string) ([]byte, error) {
 			return nil, nil
 		}
 	}
-	return signer.Passphrase(file, dir)
+	secret, err := signer.Passphrase(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := signer.Guarded(file, dir); err != nil {
+		fmt.Fprintf(env.Stderr, "warning: %v\n", err)
+	}
+	return secret, nil
 }

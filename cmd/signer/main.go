@@ -33,7 +33,7 @@ verify prints what is wrong with packages and repomd.xml, one line for each thin
     -at TIME             judge keys as of 2006-01-02 or 2006-01-02T15:04:05Z
     -all-digests         check MD5 too, which nothing new looks at
 
-A passphrase is the one line of a file that only you may read, or the systemd
+A passphrase is the one line of a file, which only you should read, or the systemd
 credential signer.passphrase. The exit status is 1 when something is wrong or was
 not signed, and 2 when there is something wrong with the command line: a flag, or a
 path that does not exist.
