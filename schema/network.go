@@ -136,10 +136,10 @@ func (r *reader) checkNetwork(s section, n *Network) {
 			if a := s.values["arches"]; a != nil {
 				at = a
 			}
-			r.errorf(at, "arches", fmt.Sprintf("write a list under %q", archKey(n, v)), "version %s has no architecture", v)
+			r.errorf(at, "arches", fmt.Sprintf("write a list under %q", strictyaml.Clip(string(archKey(n, v)))), "version %s has no architecture", strictyaml.Clip(string(v)))
 		}
 		if slices.Contains(n.Vault, v) {
-			r.errorf(s.values["vault_versions"], "vault_versions", "remove it from one of the two", "%s is in versions and in vault_versions; the vault serves it", v)
+			r.errorf(s.values["vault_versions"], "vault_versions", "remove it from one of the two", "%s is in versions and in vault_versions; the vault serves it", strictyaml.Clip(string(v)))
 		}
 	}
 	needsVault := len(n.Vault) > 0 || slices.ContainsFunc(n.Repos, func(r Repo) bool { return r.Vault })
