@@ -45,8 +45,8 @@ func runRoute(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.note("request for a list, without network", value{ours / 1e3, "µs CPU"})
-	b.note("gin hello world of equal body, without network", value{hello / 1e3, "µs CPU"})
+	b.note("request for a list, with its client, on loopback", value{ours / 1e3, "µs CPU"})
+	b.note("gin hello world of equal body, with its client", value{hello / 1e3, "µs CPU"})
 
 	const what = "instructions of a list / gin hello world"
 	if !b.has("valgrind", what) {
