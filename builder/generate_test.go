@@ -1,111 +1,25 @@
 package builder
 
 import (
-	"bytes"
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
-	"github.com/google/rpmpack"
-
-	"meridian/builder/rpm"
+	"meridian/builder/rpm/rpmtest"
 )
 
-// Generate makes n packages in dir, with as many files, dependencies and
-// changelogs as those of distributions have. Each file is size bytes long, most of
-// them a hole that takes no space on the disk. The same n is the same bytes.
+// Generate is [rpmtest.Generate].
 func Generate(tb testing.TB, dir string, n int, size int64) {
 	tb.Helper()
-	// To make a package takes much longer than to give it another name of the
-	// same length. Nobody who only reads headers sees a difference.
-	var models [50][]byte
-	for i := range min(n, len(models)) {
-		models[i] = onePackage(tb, i)
-	}
-	for i := range n {
-		model := i % len(models)
-		name, as := fmt.Sprintf("package-%05d", i), fmt.Sprintf("package-%05d", model)
-		path := filepath.Join(dir, fmt.Sprintf("%s-1.%d-1.el9.x86_64.rpm", name, model%7))
-		body := bytes.ReplaceAll(models[model], []byte(as), []byte(name))
-		if err := os.WriteFile(path, body, 0o644); err != nil {
-			tb.Fatal(err)
-		}
-		if info, err := os.Stat(path); err != nil {
-			tb.Fatal(err)
-		} else if info.Size() < size {
-			if err := os.Truncate(path, size); err != nil {
-				tb.Fatal(err)
-			}
-		}
-		at := time.Unix(1700000000+int64(i), int64(i))
-		if err := os.Chtimes(path, at, at); err != nil {
-			tb.Fatal(err)
-		}
+	if err := rpmtest.Generate(dir, n, size); err != nil {
+		tb.Fatal(err)
 	}
 }
 
-// onePackage is the i-th package.
+// onePackage is the i-th package, whole.
 func onePackage(tb testing.TB, i int) []byte {
 	tb.Helper()
-	name := fmt.Sprintf("package-%05d", i)
-	p, err := rpmpack.NewRPM(rpmpack.RPMMetaData{
-		Name: name, Version: fmt.Sprintf("1.%d", i%7), Release: "1.el9", Arch: "x86_64", Epoch: uint32(i % 3),
-		Summary:     "Package number " + fmt.Sprint(i),
-		Description: "A package that a test made.\nIt says as much as others do, & no more; its number is " + fmt.Sprint(i) + ".",
-		Licence:     "GPL-2.0-or-later AND MIT", BuildHost: "localhost", BuildTime: time.Unix(1700000000, 0),
-		Vendor: "Meridian", Packager: "Meridian <packages@example.org>", URL: "https://www.example.org/" + name,
-		Compressor: "gzip:1",
-	})
+	b, err := rpmtest.Package(i)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	for f := range 20 + i*37%80 {
-		dir := []string{"/usr/share/doc/" + name, "/usr/lib64/" + name, "/usr/share/locale/de/LC_MESSAGES", "/usr/bin"}[f%16/4]
-		p.AddFile(rpmpack.RPMFile{Name: fmt.Sprintf("%s/%s-file-%03d", dir, name, f), Mode: 0o100644, Owner: "root", Group: "root"})
-	}
-	list := func(prefix string, n int, name, flags, version rpm.Tag) {
-		var names, versions []string
-		var bits []uint32
-		for d := range n {
-			names = append(names, fmt.Sprintf("%s%d.so.%d()(64bit)", prefix, (i*31+d*17)%5000, d))
-			bits, versions = append(bits, uint32(8*(d%2))), append(versions, []string{"", "1.2-3"}[d%2])
-		}
-		p.AddCustomTag(int(name), rpmpack.EntryStringSlice(names))
-		p.AddCustomTag(int(flags), rpmpack.EntryUint32(bits))
-		p.AddCustomTag(int(version), rpmpack.EntryStringSlice(versions))
-	}
-	list("libprovided", 6, rpm.TagProvideName, rpm.TagProvideFlags, rpm.TagProvideVersion)
-	list("librequired", 18, rpm.TagRequireName, rpm.TagRequireFlags, rpm.TagRequireVersion)
-	var at []uint32
-	var who, what []string
-	for c := range 15 {
-		at = append(at, uint32(1700000000-c*1000000-i))
-		who = append(who, fmt.Sprintf("Developer %d <developer%d@example.org> - 1.%d-1", (i+c)%40, (i+c)%40, 15-c))
-		what = append(what, fmt.Sprintf("- Fix number %d of %s\n- Resolves: rhbz#%d", i*c, name, 1000000+i*7919+c*104729))
-	}
-	p.AddCustomTag(int(rpm.TagChangelogTime), rpmpack.EntryUint32(at))
-	p.AddCustomTag(int(rpm.TagChangelogName), rpmpack.EntryStringSlice(who))
-	p.AddCustomTag(int(rpm.TagChangelogText), rpmpack.EntryStringSlice(what))
-	var b bytes.Buffer
-	if err := p.Write(&b); err != nil {
-		tb.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-// TestGenerateForHand leaves packages where a person wants them, to measure by hand:
-// MERIDIAN_GENERATE=DIR,N,SIZE.
-func TestGenerateForHand(t *testing.T) {
-	var n int
-	var size int64
-	var dir string
-	if _, err := fmt.Sscanf(os.Getenv("MERIDIAN_GENERATE"), "%d %d %s", &n, &size, &dir); err != nil {
-		t.Skip("MERIDIAN_GENERATE is not set")
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	Generate(t, dir, n, size)
+	return b
 }

@@ -24,9 +24,10 @@ var update = flag.Bool("update", false, "rewrite cmd/*/modules.txt from what is 
 // files may import the test packages too. The commands, which are the only place
 // where the parts meet, may import anything and are not listed.
 var mayImport = map[string][]string{
-	"builder":          {"schema", "builder/repodata", "builder/rpm", "signer/verify", "internal/durable"},
-	"builder/repodata": {"builder/rpm", "internal/durable"},
-	"builder/rpm":      {},
+	"builder":             {"schema", "builder/repodata", "builder/rpm", "signer/verify", "internal/durable"},
+	"builder/repodata":    {"builder/rpm", "internal/durable"},
+	"builder/rpm":         {},
+	"builder/rpm/rpmtest": {"builder/rpm"},
 
 	"checker":        {"schema", "checker/state", "checker/notify", "builder/repodata", "internal/fetch"},
 	"checker/notify": {"checker/state", "internal/fetch"},
@@ -102,7 +103,7 @@ var libraries = []library{
 
 // testPackages are imported by test files, by what is not packaged, and by each
 // other, but never by what runs in production.
-var testPackages = []string{"internal/testworld", "internal/testworld/counterpart", "mirrorlist/geo/geotest"}
+var testPackages = []string{"internal/testworld", "internal/testworld/counterpart", "mirrorlist/geo/geotest", "builder/rpm/rpmtest"}
 
 // notPackaged are the commands that nobody installs.
 var notPackaged = []string{"cmd/demo", "cmd/bench", "cmd/internal/runtests"}
