@@ -368,11 +368,13 @@ func (m *Manifest) WriteTimeList(w io.Writer) error {
 }
 
 // adopt takes over from an earlier manifest what is known of files that have not
-// changed since.
+// changed since. Rsync lists times to the second, which is enough for files that
+// keep their content with their name, and not for others.
 func (m *Manifest) adopt(earlier *Manifest) {
 	for i := range m.Entries {
 		e := &m.Entries[i]
-		if old := earlier.Lookup(e.Path); old != nil && old.same(e) {
+		old := earlier.Lookup(e.Path)
+		if old != nil && old.same(e) && (e.Type != File || fixed(e.Path) || old.ModTime.Equal(e.ModTime)) {
 			*e = *old
 		}
 	}

@@ -415,9 +415,10 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 		}
 		old := d.have.Lookup(e.Path)
 		alike := old != nil && old.same(e)
-		// After a publication that did not end, size and time prove nothing: the
-		// file may be of that one, and have been written in the same second.
-		if alike && (old.Hashed || e.Type != File || d.old.Pending == nil) {
+		// Size and time prove nothing about what somebody else wrote, or a publication
+		// that did not end, perhaps in the same second. Of files that keep their
+		// names for ever, what is not ours is believed all the same.
+		if alike && (old.Hashed || e.Type != File || fixed(e.Path) && d.old.Pending == nil) {
 			keep := *e
 			keep.ModTime = old.ModTime // which is what it has there
 			d.listed = append(d.listed, keep)
@@ -696,7 +697,9 @@ func (d *dest) need() int64 {
 	const block = 4096
 	var n int64
 	for _, e := range slices.Concat(d.content, d.meta, d.links) {
-		n += e.Size + block
+		if old := d.have.Lookup(e.Path); old == nil || !old.same(e) {
+			n += e.Size + block
+		}
 	}
 	for _, f := range d.entry {
 		n += int64(len(f.data)) + block
@@ -714,7 +717,7 @@ func (p *publisher) signatures(ctx context.Context) ([]string, error) {
 		for _, e := range d.content {
 			if e.Type == File && strings.HasSuffix(e.Path, ".rpm") && !seen[e.Path] {
 				seen[e.Path] = true
-				files = append(files, verify.Artifact{Path: filepath.Join(p.Source, e.Path), Rel: e.Path, Size: e.Size})
+				files = append(files, verify.Artifact{Path: filepath.Join(p.Source, e.Path), Rel: e.Path, Type: verify.Package, Size: e.Size})
 			}
 		}
 	}

@@ -325,10 +325,9 @@ func (t *dirTier) differ(_ context.Context, _ string, entries []*Entry) ([]strin
 	return wrong, nil
 }
 
+// remove works also where the directory is not where it was: the lock in it has
+// to go.
 func (t *dirTier) remove(_ context.Context, names []string, dry bool) (int, error) {
-	if err := t.here(); err != nil {
-		return 0, err
-	}
 	n := 0
 	// Backwards, because what is in a directory sorts behind it.
 	names = slices.Sorted(slices.Values(names))

@@ -10,9 +10,13 @@ import (
 )
 
 const usage = `usage:
+    syncer publish [flags] SRC DEST...
+    syncer rollback [flags] DEST...
     syncer manifest [-format compact|fedora] [-o FILE] [-previous FILE] TREE
     syncer verify [-sample N] [-manifest FILE] [-json] TREE
 
+publish makes tier0 serve a tree, in an order in which no reader finds metadata
+whose files are missing. rollback returns to what was published before.
 manifest lists everything in TREE with sizes, times and checksums. verify
 compares TREE with such a list, by default the one that was published with it,
 and ends with status 1 when they differ. "syncer VERB -h" says more.
@@ -28,10 +32,12 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	switch verb {
+	case "publish", "rollback":
+		return publish(ctx, env, verb, args)
 	case "manifest":
 		return manifest(ctx, env, args)
 	case "verify":
-		return verify(ctx, env, args)
+		return verifyTree(ctx, env, args)
 	}
 	return daemon.Misuse("unknown command %q; syncer -h lists them", verb)
 }

@@ -109,7 +109,7 @@ content). The exit status is 1 when there is one.
     syncer verify -sample 1000 .
 `
 
-func verify(ctx context.Context, env daemon.Env, args []string) error {
+func verifyTree(ctx context.Context, env daemon.Env, args []string) error {
 	flags := flag.NewFlagSet("verify", flag.ContinueOnError)
 	sample := flags.Int("sample", 0, "")
 	file := flags.String("manifest", "", "")
