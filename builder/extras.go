@@ -290,6 +290,7 @@ func (r *run) clean(m *repodata.Repomd) error {
 		})
 		for _, f := range files[min(r.RetainOld, len(files)):] {
 			errs = append(errs, os.Remove(filepath.Join(r.out.Dir, f.name)))
+			r.at("remove")
 		}
 	}
 	return errors.Join(errs...)

@@ -82,6 +82,9 @@ type RepoOptions struct {
 	// Receipt is told of each package of the repository, in the order of the
 	// lists; Path is relative to Dir. May be nil.
 	Receipt func(rpm.Receipt)
+
+	// step is told where the run is; a test ends the process there.
+	step func(string)
 }
 
 // A RepoReport says what Repo did.
@@ -217,6 +220,13 @@ func (r *run) find(ctx context.Context) (err error) {
 	}
 	r.flushRefusals()
 	return nil
+}
+
+// at is called after each thing that a crash could come behind.
+func (r *run) at(step string) {
+	if r.step != nil {
+		r.step(step)
+	}
 }
 
 // refuse remembers a refusal until flushRefusals.
@@ -437,6 +447,7 @@ func (r *run) revision() string {
 
 // finish writes the remaining files and switches to the new generation.
 func (r *run) finish(lists []repodata.Data, packages int, moved [3]int64, c *cacheWriter) error {
+	r.at("lists")
 	m := &repodata.Repomd{Data: lists}
 	for _, e := range r.extras {
 		more, err := e.store(r.out)
@@ -444,6 +455,7 @@ func (r *run) finish(lists []repodata.Data, packages int, moved [3]int64, c *cac
 			return err
 		}
 		m.Data = append(m.Data, more...)
+		r.at("extra")
 	}
 	r.report.Packages = packages
 	digest := r.oldDigest
@@ -459,11 +471,13 @@ func (r *run) finish(lists []repodata.Data, packages int, moved [3]int64, c *cac
 		if err := r.publish(text); err != nil {
 			return err
 		}
+		r.at("repomd")
 		r.report.Changed, r.report.Revision = true, m.Revision
 		digest = sha256.Sum256(text)
 		if err := r.clean(m); err != nil {
 			return err
 		}
+		r.at("clean")
 	}
 	if c == nil {
 		return nil
@@ -483,6 +497,7 @@ func (r *run) publish(text []byte) error {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	r.at("signature")
 	if err := durable.WriteFile(name, text, 0o644); err != nil {
 		return err
 	}

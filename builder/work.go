@@ -57,6 +57,7 @@ func (r *run) write(ctx context.Context) error {
 		return err
 	}
 	defer w.Close()
+	r.at("begin")
 	var c *cacheWriter
 	if r.Cache != "" {
 		if c, err = newCacheWriter(r.Cache); err != nil {
@@ -154,6 +155,7 @@ func (r *run) collect(j *job, w *repodata.Writer, c *cacheWriter) (err error) {
 	if j.out.segments, err = w.Append(j.batch); err != nil {
 		return err
 	}
+	r.at("batch")
 	for i := range j.out.packages {
 		r.tell(&j.out.packages[i])
 	}
