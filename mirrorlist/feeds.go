@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,7 @@ type feed[E any] struct {
 	name      string
 	source    string
 	cacheFile string // "" keeps no copy on disk
-	parse     func([]byte) ([]E, error)
+	format    format[E]
 	client    *fetch.Client
 
 	// mu is held during a load, so that there is one at a time. It guards
@@ -69,6 +70,19 @@ type feedState[E any] struct {
 	unsaved    bool // the copy on disk is another one, and could not be replaced
 }
 
+// A format is how the items of a feed are read from its document, and how they
+// are kept on disk: in one line each, because providers' JSON takes a start
+// longer to read than everything else together.
+type format[E any] struct {
+	// rules names what parse leaves out: a copy that was made by other rules is
+	// another one.
+	rules string
+
+	parse func(document []byte) ([]E, error) // never none without an error
+	line  func(b []byte, item E) []byte      // appends an item, without newline
+	item  func(line string) (E, error)       // reads what line wrote
+}
+
 // feedStatus is a feed for readiness, metrics and the log. Source can carry a
 // token and is for the admin only.
 type feedStatus struct {
@@ -87,15 +101,15 @@ type feedStatus struct {
 
 // newFeed returns a feed that was not loaded yet. The source is an http or
 // https URL, or else the path of a file. The copy on disk goes into cacheDir,
-// which exists; "" keeps none. parse returns the items of a document, never
-// none without an error; what it returns is not changed any more.
-func newFeed[E any](name, source, cacheDir string, client *fetch.Client, parse func([]byte) ([]E, error)) *feed[E] {
-	f := &feed[E]{name: name, source: source, parse: parse, client: client}
+// which exists; "" keeps none. Items are not changed any more once they were
+// parsed.
+func newFeed[E any](name, source, cacheDir string, client *fetch.Client, format format[E]) *feed[E] {
+	f := &feed[E]{name: name, source: source, format: format, client: client}
 	f.state.Store(&feedState[E]{})
 	if cacheDir != "" {
 		// The name holds a mirror's name, which a stranger chose: no part of a
 		// path. Another source starts anew, without the old one's size.
-		id := sha256.Sum256([]byte(name + "\x00" + source))
+		id := sha256.Sum256([]byte(name + "\x00" + source + "\x00" + format.rules))
 		f.cacheFile = filepath.Join(cacheDir, "feed-"+hex.EncodeToString(id[:12]))
 	}
 	return f
@@ -103,16 +117,38 @@ func newFeed[E any](name, source, cacheDir string, client *fetch.Client, parse f
 
 // newCloudFeed returns the feed of a provider's ranges.
 func newCloudFeed(provider, source, cacheDir string, client *fetch.Client) *feed[cloudRange] {
-	return newFeed("cloud ranges of "+provider, source, cacheDir, client, func(data []byte) ([]cloudRange, error) {
-		return parseCloud(provider, data)
+	regions := map[string]string{} // few, and each is there a thousand times
+	return newFeed("cloud ranges of "+provider, source, cacheDir, client, format[cloudRange]{
+		parse: func(document []byte) ([]cloudRange, error) { return parseCloud(provider, document) },
+		line: func(b []byte, r cloudRange) []byte {
+			return strconv.AppendQuote(append(r.Prefix.AppendTo(b), ' '), r.Region)
+		},
+		item: func(line string) (r cloudRange, err error) {
+			prefix, region, _ := strings.Cut(line, " ")
+			if r.Prefix, err = netip.ParsePrefix(prefix); err != nil {
+				return r, err
+			}
+			name, ok := regions[region]
+			if !ok {
+				if name, err = strconv.Unquote(region); err != nil {
+					return r, fmt.Errorf("region %.40q: %w", region, err)
+				}
+				regions[strings.Clone(region)] = name
+			}
+			r.Region = name
+			return r, nil
+		},
 	})
 }
 
 // newSubnetFeed returns the feed of the subnet list that a mirror's file names
 // by URL.
 func newSubnetFeed(mirror, url, cacheDir string, client *fetch.Client, allowPrivate bool) *feed[netip.Prefix] {
-	return newFeed("subnets of "+mirror, url, cacheDir, client, func(data []byte) ([]netip.Prefix, error) {
-		return parseSubnets(data, allowPrivate)
+	return newFeed("subnets of "+mirror, url, cacheDir, client, format[netip.Prefix]{
+		rules: fmt.Sprintf("private %v", allowPrivate),
+		parse: func(document []byte) ([]netip.Prefix, error) { return parseSubnets(document, allowPrivate) },
+		line:  func(b []byte, p netip.Prefix) []byte { return p.AppendTo(b) },
+		item:  netip.ParsePrefix,
 	})
 }
 
@@ -137,8 +173,9 @@ func (f *feed[E]) status() feedStatus {
 }
 
 // restore takes the copy on disk, if there is one and nothing newer was loaded.
-// It touches no network: a server begins with it and loads in the background. A copy that cannot be
-// used is an error and no more: the next good document replaces it.
+// It touches no network: a server begins with it and loads in the background. A
+// copy that cannot be used is an error and no more: the next good document
+// replaces it.
 func (f *feed[E]) restore() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -161,16 +198,28 @@ func (f *feed[E]) restoreLocked() error {
 	if err == nil && header.Source != f.source {
 		err = fmt.Errorf("it is one of %q", header.Source)
 	}
-	var items []E
-	if err == nil {
-		items, err = f.parse(body)
+	items := make([]E, 0, header.Items)
+	for line := range strings.Lines(string(body)) {
+		if err != nil {
+			break
+		}
+		var item E
+		item, err = f.format.item(strings.TrimSuffix(line, "\n"))
+		items = append(items, item)
+	}
+	if err == nil && len(items) == 0 {
+		err = errors.New("it is empty")
 	}
 	if err != nil {
 		return fmt.Errorf("copy of %s: %s: %w", f.name, f.cacheFile, err)
 	}
+	document, err := hex.DecodeString(header.Document)
+	if err != nil || len(document) != sha256.Size {
+		return fmt.Errorf("copy of %s: %s: %.80q is no sum", f.name, f.cacheFile, header.Document)
+	}
 	f.state.Store(&feedState[E]{
 		items:      items,
-		sum:        sha256.Sum256(body),
+		sum:        [sha256.Size]byte(document),
 		validators: header.Validators,
 		lastGood:   header.Taken,
 	})
@@ -224,7 +273,7 @@ func (f *feed[E]) next(ctx context.Context, old *feedState[E], force bool) (*fee
 	next.validators = validators
 	next.sum = sha256.Sum256(body)
 	if next.sum != old.sum {
-		next.items, err = f.parse(body)
+		next.items, err = f.format.parse(body)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", f.name, f.source, err)
 		}
@@ -234,7 +283,7 @@ func (f *feed[E]) next(ctx context.Context, old *feedState[E], force bool) (*fee
 	} else if !old.unsaved {
 		return &next, nil
 	}
-	err = f.save(&next, body)
+	err = f.save(&next)
 	next.unsaved = err != nil
 	if err != nil {
 		next.err = fmt.Errorf("copy of %s: %w", f.name, err)
@@ -285,26 +334,34 @@ func readBounded(path string) ([]byte, error) {
 	return data, nil
 }
 
-// copyHeader is the first line of the copy on disk, as JSON; the document
-// follows as it came. One file, so that the validators are never those of
-// another document.
+// copyHeader is the first line of the copy on disk, as JSON; the items follow, one
+// a line. One file, so that the validators are never those of another document.
 type copyHeader struct {
-	Name   string    `json:"name"`
-	Source string    `json:"source"`
-	Taken  time.Time `json:"taken"`
-	SHA256 string    `json:"sha256"`
+	Name     string    `json:"name"`
+	Source   string    `json:"source"`
+	Taken    time.Time `json:"taken"`
+	Document string    `json:"document"` // the sha256 of what the items are from
+	Items    int       `json:"items"`
+	SHA256   string    `json:"sha256"` // of the lines
 	fetch.Validators
 }
 
-func (f *feed[E]) save(st *feedState[E], body []byte) error {
+func (f *feed[E]) save(st *feedState[E]) error {
 	if f.cacheFile == "" {
 		return nil
 	}
+	var body []byte
+	for _, item := range st.items {
+		body = append(f.format.line(body, item), '\n')
+	}
+	sum := sha256.Sum256(body)
 	header, err := json.Marshal(copyHeader{
 		Name:       f.name,
 		Source:     f.source,
 		Taken:      st.lastGood.UTC(),
-		SHA256:     hex.EncodeToString(st.sum[:]),
+		Document:   hex.EncodeToString(st.sum[:]),
+		Items:      len(st.items),
+		SHA256:     hex.EncodeToString(sum[:]),
 		Validators: st.validators,
 	})
 	if err != nil {
@@ -323,7 +380,10 @@ func splitCopy(data []byte) (copyHeader, []byte, error) {
 		return header, nil, fmt.Errorf("header line: %w", err)
 	}
 	if sum := sha256.Sum256(body); header.SHA256 != hex.EncodeToString(sum[:]) {
-		return header, nil, errors.New("the document is not the one that was saved")
+		return header, nil, errors.New("it is not what was saved")
+	}
+	if header.Items < 0 || header.Items > len(body) {
+		return header, nil, fmt.Errorf("%d items do not fit into %d bytes", header.Items, len(body))
 	}
 	return header, body, nil
 }

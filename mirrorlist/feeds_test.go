@@ -33,6 +33,13 @@ func words(data []byte) ([]string, error) {
 	return list, nil
 }
 
+// wordFormat keeps them one a line.
+var wordFormat = format[string]{
+	parse: words,
+	line:  func(b []byte, word string) []byte { return append(b, word...) },
+	item:  func(line string) (string, error) { return line, nil },
+}
+
 // nWords returns a document of n items that differs with each tag.
 func nWords(tag string, n int) string { return strings.Repeat(tag+" ", n) }
 
@@ -45,7 +52,7 @@ func writeFile(t *testing.T, path, text string) {
 
 func TestFeedKeepsTheLastGoodCopy(t *testing.T) {
 	source := filepath.Join(t.TempDir(), "list")
-	f := newFeed("words", source, t.TempDir(), nil, words)
+	f := newFeed("words", source, t.TempDir(), nil, wordFormat)
 	const absent = "\x00"
 	for _, step := range []struct {
 		name    string
@@ -113,7 +120,7 @@ func TestFeedAfterRestart(t *testing.T) {
 		{
 			name:  "a copy that was cut is not used",
 			spoil: func(b []byte) []byte { return b[:len(b)-1] },
-			err:   "not the one that was saved",
+			err:   "it is not what was saved",
 		},
 		{
 			name:  "an empty copy is not used",
@@ -139,7 +146,7 @@ func TestFeedAfterRestart(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			source, cache := filepath.Join(t.TempDir(), "list"), t.TempDir()
 			writeFile(t, source, nWords("a", 10))
-			f := newFeed("words of ../../mirror", source, cache, nil, words)
+			f := newFeed("words of ../../mirror", source, cache, nil, wordFormat)
 			if _, err := f.load(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +166,7 @@ func TestFeedAfterRestart(t *testing.T) {
 				writeFile(t, source, tt.content)
 			}
 
-			f = newFeed(f.name, source, cache, nil, words)
+			f = newFeed(f.name, source, cache, nil, wordFormat)
 			changed, err := f.load(t.Context(), false)
 			wantError(t, err, tt.err)
 			if len(f.value()) != tt.items || tt.items > 0 && f.value()[0] != tt.first {
@@ -177,7 +184,7 @@ func TestFeedAfterRestart(t *testing.T) {
 
 func TestFeedRestoresWithoutItsSource(t *testing.T) {
 	source, cache := filepath.Join(t.TempDir(), "list"), t.TempDir()
-	f := newFeed("words", source, cache, nil, words)
+	f := newFeed("words", source, cache, nil, wordFormat)
 	if err := f.restore(); err != nil || f.value() != nil {
 		t.Errorf("nothing to restore: %v, %q", err, f.value())
 	}
@@ -185,7 +192,7 @@ func TestFeedRestoresWithoutItsSource(t *testing.T) {
 	f.load(t.Context(), false)
 	want := f.status()
 
-	f = newFeed("words", source, cache, nil, words)
+	f = newFeed("words", source, cache, nil, wordFormat)
 	if err := f.restore(); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +207,7 @@ func TestFeedRestoresWithoutItsSource(t *testing.T) {
 func TestFeedSavesItsCopyWhenThatIsPossibleAgain(t *testing.T) {
 	url, asked := documentServer(t)
 	cache := filepath.Join(t.TempDir(), "later")
-	f := newFeed("words", url+"/list", cache, newFeedClient(true), words)
+	f := newFeed("words", url+"/list", cache, newFeedClient(true), wordFormat)
 	changed, err := f.load(t.Context(), false)
 	if !changed || len(f.value()) != 3 {
 		t.Errorf("a list that cannot be saved is used all the same: changed %v, items %q", changed, f.value())
@@ -278,7 +285,7 @@ func TestFeedOfURL(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := len(asked())
-			f := newFeed("words", url+tt.path, cache, client, words)
+			f := newFeed("words", url+tt.path, cache, client, wordFormat)
 			changed, err := f.load(t.Context(), false)
 			wantError(t, err, tt.err)
 			if changed != tt.changed || len(f.value()) != tt.items {
@@ -293,7 +300,7 @@ func TestFeedOfURL(t *testing.T) {
 
 func TestFeedClientAsksNoPrivateAddress(t *testing.T) {
 	url, asked := documentServer(t)
-	f := newFeed("words", url+"/list", "", newFeedClient(false), words)
+	f := newFeed("words", url+"/list", "", newFeedClient(false), wordFormat)
 	_, err := f.load(t.Context(), false)
 	wantError(t, err, "not a public address")
 	if got := asked(); len(got) != 0 {
@@ -306,7 +313,7 @@ func TestFeedClientBoundsWhatItReads(t *testing.T) {
 		w.Header().Set("Content-Length", strconv.Itoa(maxFeedBytes+1))
 	}))
 	t.Cleanup(s.Close)
-	f := newFeed("words", s.URL, "", newFeedClient(true), words)
+	f := newFeed("words", s.URL, "", newFeedClient(true), wordFormat)
 	if _, err := f.load(t.Context(), false); !errors.Is(err, fetch.ErrTooLarge) {
 		t.Errorf("a document larger than %d bytes: %v", maxFeedBytes, err)
 	}
@@ -314,7 +321,7 @@ func TestFeedClientBoundsWhatItReads(t *testing.T) {
 
 func TestFeedThatIsStoppedBlamesNobody(t *testing.T) {
 	url, _ := documentServer(t)
-	f := newFeed("words", url+"/list", "", newFeedClient(true), words)
+	f := newFeed("words", url+"/list", "", newFeedClient(true), wordFormat)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if changed, err := f.load(ctx, false); changed || !errors.Is(err, context.Canceled) {
@@ -346,10 +353,12 @@ func TestFeedRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := filepath.Join(t.TempDir(), "list")
 		var parsed atomic.Int32
-		f := newFeed("words", source, "", nil, func(data []byte) ([]string, error) {
+		counting := wordFormat
+		counting.parse = func(data []byte) ([]string, error) {
 			parsed.Add(1)
 			return words(data)
-		})
+		}
+		f := newFeed("words", source, "", nil, counting)
 		var lines strings.Builder
 		log := slog.New(slog.NewTextHandler(&lines, nil))
 		ctx, cancel := context.WithCancel(t.Context())

@@ -103,7 +103,7 @@ func hourOf(now time.Time, class int) int64 {
 // drawsAhead is how long before a class enters an hour its row is made: longer than
 // a keeper is ever held up. One that looks every few seconds makes a few rows each
 // time, and never a whole table at once.
-const drawsAhead = 30 * time.Minute
+const drawsAhead = 5 * time.Minute
 
 // next returns the tables needed at now and until drawsAhead later, reusing the
 // rows that ds has. It may be called again only with the draws that it returned

@@ -385,10 +385,17 @@ func (g *geometry) addClouds(in *inputs) {
 			inClouds = append(inClouds, uint16(i))
 		}
 	}
+	// Nearly every range is in one region, of which there are few.
+	ofRegion := make([][]onCloud, len(regions))
 	var sets [][]geo.SetMember
 	g.clouds, sets = geo.NewSetRanges(entries)
+	g.cloudSets = make([][]onCloud, 0, len(sets))
 	for _, s := range sets {
-		var on []onCloud
+		if len(s) == 1 && ofRegion[s[0].Value] != nil {
+			g.cloudSets = append(g.cloudSets, ofRegion[s[0].Value])
+			continue
+		}
+		on := []onCloud{}
 		for _, i := range inClouds {
 			m := &g.mirrors[i]
 			t, ok := tierCloud, false
@@ -408,6 +415,9 @@ func (g *geometry) addClouds(in *inputs) {
 			}
 		}
 		slices.SortStableFunc(on, func(a, b onCloud) int { return cmp.Compare(a.tier, b.tier) })
+		if len(s) == 1 {
+			ofRegion[s[0].Value] = on
+		}
 		g.cloudSets = append(g.cloudSets, on)
 	}
 }
