@@ -113,9 +113,9 @@ func TestHoursBeginSpreadOverTheHour(t *testing.T) {
 	}
 }
 
-// The tables that are there serve every class, now and for half an hour, with the
+// The tables that are there serve every class, now and for drawsAhead, with the
 // rows that a node which has just started makes.
-func TestNextDrawsCoverHalfAnHour(t *testing.T) {
+func TestNextDrawsAreAhead(t *testing.T) {
 	names, weights := mirrorNames(2)
 	var ds draws
 	start := time.Unix(1_800_000_000, 0)
@@ -126,7 +126,7 @@ func TestNextDrawsCoverHalfAnHour(t *testing.T) {
 		if len(ds) > 3 {
 			t.Fatalf("%s: %d tables are kept", now, len(ds))
 		}
-		for _, later := range []time.Duration{0, 11 * time.Minute, 30 * time.Minute} {
+		for _, later := range []time.Duration{0, drawsAhead / 3, drawsAhead} {
 			for class := 0; class < classes; class += 5 {
 				got, want := ds.at(now.Add(later), class), hourOf(now.Add(later), class)
 				if got.hour != want {

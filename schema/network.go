@@ -138,7 +138,9 @@ func (r *reader) checkNetwork(s section, n *Network) {
 			}
 			r.errorf(at, "arches", fmt.Sprintf("write a list under %q", strictyaml.Clip(string(archKey(n, v)))), "version %s has no architecture", strictyaml.Clip(string(v)))
 		}
-		if slices.Contains(n.Vault, v) {
+	}
+	for _, v := range n.Versions {
+		if n.IsVault(v) {
 			r.errorf(s.values["vault_versions"], "vault_versions", "remove it from one of the two", "%s is in versions and in vault_versions; the vault serves it", strictyaml.Clip(string(v)))
 		}
 	}
@@ -356,7 +358,7 @@ func (n *Network) ArchesOf(v Version) []Arch {
 func (n *Network) Served() []Version {
 	var all []Version
 	for _, v := range n.Versions {
-		if to, alias := n.Aliases[v]; (!alias || to == v) && !slices.Contains(all, v) {
+		if to, alias := n.Aliases[v]; (!alias || to == v) && !n.IsVault(v) && !slices.Contains(all, v) {
 			all = append(all, v)
 		}
 	}
