@@ -29,8 +29,8 @@ const cacheVersion = 1
 
 const cacheMagic = "meridian repository cache\n"
 
-// maxRecord bounds a record, and the footer: a batch has at most maxBatch packages
-// and a path at most 4096 bytes.
+// maxRecord bounds a record, and the footer: a batch has some hundred packages, and
+// a path at most 4096 bytes.
 const maxRecord = 16 << 20
 
 // errNoCache says why there is nothing to reuse. It is never a failure.
@@ -295,7 +295,7 @@ func (c *cacheReader) next() (*keptBatch, error) {
 	for i := range b.segments {
 		b.segments[i] = repodata.Segment{Offset: d.int() + c.footer.Moved[i], Packed: d.int(), Text: d.int()}
 	}
-	if count > maxBatch {
+	if count > uint64(len(d.b)) {
 		return nil, fmt.Errorf("a batch of %d packages", count)
 	}
 	b.packages = make([]kept, count)

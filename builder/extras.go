@@ -74,11 +74,26 @@ func (r *run) loadExtras() error {
 			r.extras = append(r.extras, e)
 		}
 	}
+	if !r.Update || r.old == nil {
+		return nil
+	}
+	// What others have added is not ours to drop: productid, prestodelta, …
+	for _, d := range r.old.Data {
+		base, _, _ := strings.Cut(d.Type, "_") // primary_db, group_xz
+		if slices.Contains([]string{"primary", "filelists", "other", "group", "modules", "updateinfo"}, base) {
+			continue
+		}
+		e := extra{kind: extraKind{typ: d.Type}}
+		if err := r.keepExtra(&e); err != nil {
+			return err
+		}
+		r.extras = append(r.extras, e)
+	}
 	return nil
 }
 
 // keepExtra takes over what the repository has of a kind, if that is still what
-// its repomd.xml says.
+// its repomd.xml says. It does nothing where there is nothing.
 func (r *run) keepExtra(e *extra) error {
 	for _, typ := range []string{e.kind.typ, e.kind.typ + "_gz"} {
 		d := r.old.Lookup(typ)

@@ -26,8 +26,8 @@ type RepoOptions struct {
 	Dir string
 
 	// Update reuses what is known of packages that have not changed, keeps the
-	// group, modules and updateinfo files that the repository has, and touches
-	// nothing when nothing has changed.
+	// group, modules and updateinfo files that the repository has, with whatever
+	// else its repomd.xml names, and touches nothing when nothing has changed.
 	Update bool
 
 	// Cache is the file that remembers what was read. It is written whether or

@@ -703,6 +703,50 @@ func TestAnInterruptedRunLeavesTheOldRepository(t *testing.T) {
 	r.compare()
 }
 
+// What modifyrepo_c or another program has added stays when it is whole.
+func TestUpdateKeepsWhatOthersAdded(t *testing.T) {
+	r := newRepository(t, 2)
+	r.make(nil)
+	out := repodata.Output{Dir: r.path("repodata"), Checksum: "sha256", Time: time.Unix(1700000000, 0)}
+	added, err := repodata.Store(out, "productid", "productid", true, strings.NewReader("a certificate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := r.path("repodata", "repomd.xml")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := parseRepomd(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Data = append(m.Data, added)
+	if err := os.WriteFile(name, m.Marshal(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if report := r.make(update); report.Changed {
+		t.Errorf("%+v; nothing changed", report)
+	}
+	r.write("Packages/new.rpm", onePackage(t, 9))
+	if report := r.make(update); !report.Changed || r.text("productid") != "a certificate" {
+		t.Errorf("%+v, productid %q", report, r.text("productid"))
+	}
+	if err := os.WriteFile(r.path(added.Location), []byte("torn"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := r.state()
+	if _, err := r.try(t.Context(), update); err == nil || !strings.Contains(err.Error(), "keep productid: ") {
+		t.Errorf("%v, want that it cannot be kept", err)
+	}
+	if !maps.Equal(before, r.state()) {
+		t.Error("something was written")
+	}
+	if report := r.make(nil); !report.Changed || r.text("productid") != "" {
+		t.Errorf("without update: %+v", report)
+	}
+}
+
 func TestFilesThatArePassedOnAreChecked(t *testing.T) {
 	r := newRepository(t, 1)
 	r.make(nil)

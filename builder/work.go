@@ -19,7 +19,7 @@ const (
 	// A batch ends after a package whose name says so, which is one in
 	// batchMean: adding a package changes its own batch and no other.
 	batchMean = 64
-	maxBatch  = 4 * batchMean
+	maxBatch  = 2 * batchMean
 
 	// racy is how long after its last change a file may change again without a
 	// trace: the clocks of file systems tick, some only every other second.

@@ -350,6 +350,10 @@ var fixtures = []fixture{
 	{name: "no-name", patch: func(b []byte) []byte { return dropTag(b, rpm.TagName) }, useless: true},
 	{name: "empty-version", make: func(p *rpmpack.RPM) { tag(p, rpm.TagVersion, rpmpack.EntryString("")) }, useless: true},
 	{name: "dir-index", make: func(p *rpmpack.RPM) { addFiles(p, "/etc/x"); tag(p, rpm.TagDirIndexes, numbers(0)) }},
+	{name: "modular", make: func(p *rpmpack.RPM) {
+		tag(p, 5096, rpmpack.EntryString("perl:5.32:8060020210901:9fe1d287"))
+		provide(p, dep{"module(platform:el8)", 0, ""}, dep{"perl(:MODULE_COMPAT_5.32.1)", equal, "4:5.32.1-1"})
+	}},
 	{name: "uneven-lists", make: func(p *rpmpack.RPM) {
 		tag(p, rpm.TagConflictName, texts("a", "b", "c"))
 		tag(p, rpm.TagConflictFlags, numbers(0, 0))

@@ -2,10 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"meridian/builder/rpm/rpmtest"
@@ -135,15 +135,6 @@ func (r *repoBench) memory(ctx context.Context) error {
 	if err := r.generate("many", manyPackages, manySize); err != nil {
 		return err
 	}
-	peak := func(cmd *exec.Cmd, err error) (float64, error) {
-		if err != nil {
-			return 0, err
-		}
-		if _, err := output(cmd); err != nil {
-			return 0, err
-		}
-		return float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) * 1024 / 1e6, nil
-	}
 	var mb [4]float64
 	for i, run := range []func() (*exec.Cmd, error){
 		func() (*exec.Cmd, error) { return r.ours(ctx), nil },
@@ -154,8 +145,11 @@ func (r *repoBench) memory(ctx context.Context) error {
 		},
 		func() (*exec.Cmd, error) { return r.theirs(ctx, "--update") },
 	} {
-		var err error
-		if mb[i], err = peak(run()); err != nil {
+		cmd, err := run()
+		if err != nil {
+			return err
+		}
+		if mb[i], err = peak(ctx, cmd.Args); err != nil {
 			return err
 		}
 	}
@@ -164,4 +158,30 @@ func (r *repoBench) memory(ctx context.Context) error {
 	r.b.gate("memory cold / createrepo_c", value{mb[0] / mb[1], "×"}, 1.2)
 	r.b.gate("memory -update / createrepo_c --update", value{mb[2] / mb[3], "×"}, 1)
 	return nil
+}
+
+// peak runs a program to its end and returns the most memory it had, in MB. It asks
+// while the program runs: what the kernel says at its end includes what this
+// process had when it started the other.
+func peak(ctx context.Context, args []string) (mb float64, err error) {
+	p, err := spawn(ctx, args[0], args[1:]...)
+	if err != nil {
+		return 0, err
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			// It may have ended; what it had before stands.
+			if m, err := p.memory(); err == nil {
+				mb = max(mb, m["VmHWM"])
+			}
+		case <-p.done:
+			if !p.cmd.ProcessState.Success() {
+				return 0, fmt.Errorf("%s: %s\n%s", args[0], p.cmd.ProcessState, &p.stderr)
+			}
+			return mb, ctx.Err()
+		}
+	}
 }
