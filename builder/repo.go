@@ -67,6 +67,7 @@ type RepoOptions struct {
 	// Checksum is sha256 (default), sha384 or sha512.
 	Checksum string
 
+	// Compression is that of the lists. The zero value is for all clients.
 	Compression repodata.Compression
 
 	// Groups, Modules and Updates are files to pass on to clients: comps XML, a
@@ -100,9 +101,10 @@ type RepoReport struct {
 const lockName = ".repodata.lock"
 
 // Repo makes the repository in o.Dir. Packages that cannot be used are left out
-// and counted, and are no error. After an error the repository is what it was, but
-// for the one exception of [durable.Write]. Two calls on one directory exclude each
-// other: the second gets [durable.ErrLocked].
+// and counted, and are no error. After an error the repository is what it was, with
+// two exceptions: that of [durable.Write], and when repomd.xml itself could not be
+// replaced, the signature of the old one is gone already. Two calls on one directory
+// exclude each other: the second gets [durable.ErrLocked].
 func Repo(ctx context.Context, o RepoOptions) (report RepoReport, err error) {
 	r, err := newRun(o)
 	if err != nil {

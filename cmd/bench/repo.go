@@ -82,6 +82,10 @@ func (r *repoBench) time(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Whoever reads a file first pays for having it in memory.
+	if _, err := usedBy(r.ours(ctx)); err != nil {
+		return err
+	}
 	for round := range rounds {
 		for _, run := range []struct {
 			name string
