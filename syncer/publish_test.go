@@ -264,7 +264,11 @@ var tierKinds = map[string]func(t testing.TB) tier0{
 func daemonTier(t testing.TB, r Rsync) tier0 {
 	t.Helper()
 	program := testworld.Need(t, "rsync")
-	work, dir := t.TempDir(), t.TempDir()
+	work, module := t.TempDir(), t.TempDir()
+	dir := filepath.Join(module, "pub", "a name")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	secrets, password := filepath.Join(work, "secrets"), filepath.Join(work, "password")
 	addr, err := testworld.FreeAddr("127.0.0.1")
 	if err != nil {
@@ -277,7 +281,7 @@ func daemonTier(t testing.TB, r Rsync) tier0 {
 	conf := filepath.Join(work, "rsyncd.conf")
 	// Without uid and gid, a daemon of root's works as nobody.
 	text := fmt.Sprintf("uid = %d\ngid = %d\nuse chroot = no\nmunge symlinks = no\nreverse lookup = no\nlog file = %s\nmax connections = 0\n[tree]\npath = %s\nread only = no\nauth users = publisher\nsecrets file = %s\n",
-		os.Getuid(), os.Getgid(), filepath.Join(work, "log"), dir, secrets)
+		os.Getuid(), os.Getgid(), filepath.Join(work, "log"), module, secrets)
 	for file, text := range map[string]string{conf: text, secrets: "publisher:open sesame\n", password: "open sesame\n"} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -291,7 +295,7 @@ func daemonTier(t testing.TB, r Rsync) tier0 {
 	t.Cleanup(func() { daemon.Stop(10 * time.Second) })
 	listening(t, daemon, addr)
 	r.PasswordFile = password
-	return tier0{dest: "rsync://publisher@" + addr + "/tree", dir: dir, job: Job{Rsync: r}}
+	return tier0{dest: "rsync://publisher@" + addr + "/tree/pub/a name", dir: dir, job: Job{Rsync: r}}
 }
 
 // listening waits until somebody does.

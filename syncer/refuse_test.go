@@ -441,6 +441,13 @@ func TestNothingOutsideTheDestinationIsTouched(t *testing.T) {
 }
 
 func TestDestinationsThatAreNone(t *testing.T) {
+	for _, good := range []string{"rsync://[::1]:8730/tree", "rsync://u@[2001:db8::1]/tree/x y", "host:/srv/tree", "u@host:tree", "host::tree", "."} {
+		if tier, err := openTier(good, Rsync{}); err != nil {
+			t.Errorf("%q: %v, want it understood", good, err)
+		} else {
+			tier.close()
+		}
+	}
 	for _, tt := range []struct{ dest, want string }{
 		{"", "is empty"},
 		{"-e", "looks like an option"},
@@ -449,7 +456,7 @@ func TestDestinationsThatAreNone(t *testing.T) {
 		{"rsync://user:secret@host/tree", "-password-file"},
 		{"rsync://host", "/MODULE"},
 		{"rsync:///tree", "/MODULE"},
-		{"rsync://host/tree?x", "/MODULE"},
+		{"rsync://host/tree?x", "expand"},
 		{"host::", "HOST::MODULE"},
 		{":dir", "HOST:DIRECTORY"},
 	} {
@@ -458,6 +465,34 @@ func TestDestinationsThatAreNone(t *testing.T) {
 		} else if strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: the error tells the password: %v", tt.dest, err)
 		}
+	}
+}
+
+// Names are chosen on the other side by patterns, which must match them alone.
+func TestRemoteReadsExactlyWhatItIsAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	tier := &remote{rsync: Rsync{Program: testworld.Need(t, "rsync")}, dest: dir + "/"}
+	names := append([]string{"star*", `back\*slash`, "what?", "[ab]", "deep/[x]/y*/z"}, oddNames...)
+	for _, n := range names {
+		write(t, dir, map[string]string{n: n})
+	}
+	write(t, dir, map[string]string{"stars": "", "whatx": "", "a": "", "deep/x/yy/z": "", "deep/other": ""})
+	for _, n := range append(names, "missing", "deep/missing") {
+		got, err := tier.read(t.Context(), []string{n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(n, "missing") {
+			if len(got) != 0 {
+				t.Errorf("%q: got %q, want nothing", n, got)
+			}
+		} else if len(got) != 1 || string(got[n]) != n {
+			t.Errorf("%q: got %q, want that alone", n, got)
+		}
+	}
+	all, err := tier.read(t.Context(), names)
+	if err != nil || len(all) != len(names) {
+		t.Errorf("together: %d names, %v; want %d", len(all), err, len(names))
 	}
 }
 
@@ -475,7 +510,7 @@ func TestDaemonThatRefuses(t *testing.T) {
 		t.Errorf("a wrong password: %v, want rsync's own words", err)
 	}
 	job.Rsync = t0.job.Rsync
-	job.Dests = []string{strings.Replace(t0.dest, "/tree", "/tree/not/there", 1)}
+	job.Dests = []string{strings.Replace(t0.dest, "/tree/pub", "/tree/not", 1)}
 	if _, err := Publish(t.Context(), job); err == nil || !strings.Contains(err.Error(), "No such file") {
 		t.Errorf("a directory that is not there: %v, want that", err)
 	}

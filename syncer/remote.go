@@ -37,14 +37,19 @@ func (t *remote) args(more ...string) []string {
 
 // fetch copies names, directories with what is in them, into a new directory
 // that discard removes. What is not there is left out.
+//
+// They are chosen by filters: the daemon of rsync 3.5.0 loses all files that
+// --files-from names when the destination is a directory inside of a module, and
+// says that they vanished.
 func (t *remote) fetch(ctx context.Context, names []string) (root *os.Root, discard func(), err error) {
 	dir, err := os.MkdirTemp("", "syncer-")
 	if err != nil {
 		return nil, nil, err
 	}
 	// No links: nothing of what is read is one.
-	args := t.args("-rt", "--no-links", "--ignore-missing-args", "--files-from=-", "--from0")
-	if _, err = t.rsync.run(ctx, nameList(names), nil, append(args, "--", t.dest, dir+"/")...); err == nil {
+	args := t.args("-rt", "--no-links", "--prune-empty-dirs", "--from0", "--include-from=-", "--exclude=*")
+	_, err = t.rsync.run(ctx, nameList(filters(names)), nil, append(args, "--", t.dest, dir+"/")...)
+	if err == nil {
 		root, err = os.OpenRoot(dir)
 	}
 	if err != nil {
@@ -52,6 +57,33 @@ func (t *remote) fetch(ctx context.Context, names []string) (root *os.Root, disc
 		return nil, nil, err
 	}
 	return root, func() { root.Close(); os.RemoveAll(dir) }, nil
+}
+
+// filters are patterns that match exactly names, what is below them, and the
+// directories on the way.
+func filters(names []string) []string {
+	var list []string
+	seen := make(map[string]bool)
+	for _, name := range names {
+		for dir := path.Dir(name); dir != "." && !seen[dir]; dir = path.Dir(dir) {
+			seen[dir] = true
+			list = append(list, pattern(dir)+"/")
+		}
+		list = append(list, pattern(name))
+		if name == lockDir {
+			list = append(list, pattern(name)+"/*")
+		}
+	}
+	return list
+}
+
+// pattern matches name alone. A backslash stands for itself unless there is
+// something to escape.
+func pattern(name string) string {
+	if !strings.ContainsAny(name, "*?[") {
+		return "/" + name
+	}
+	return "/" + strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }
 
 func (t *remote) read(ctx context.Context, names []string) (map[string][]byte, error) {
@@ -76,6 +108,13 @@ func (t *remote) read(ctx context.Context, names []string) (map[string][]byte, e
 
 func (t *remote) locks(ctx context.Context) (map[string][]byte, error) {
 	root, discard, err := t.fetch(ctx, []string{lockDir})
+	for range 3 {
+		// Others come and go: a lock may be released while it is copied.
+		if failed, ok := errors.AsType[*runError](err); !ok || failed.code != rsyncVanished {
+			break
+		}
+		root, discard, err = t.fetch(ctx, []string{lockDir})
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +154,10 @@ func (t *remote) write(ctx context.Context, files []small) (stats, error) {
 	// What has the same size and second as before may still be another content.
 	// Without -p, new names have the permissions that they were staged with, and
 	// the directories that are there keep theirs.
-	args := t.args("-tO", "--ignore-times", "--delay-updates", "--files-from=-", "--from0")
+	args := t.args("-tO", "--ignore-times", "--files-from=-", "--from0")
+	if len(names) > 1 {
+		args = append(args, "--delay-updates")
+	}
 	if t.rsync.Fsync {
 		args = append(args, "--fsync")
 	}

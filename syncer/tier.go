@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -69,6 +70,8 @@ func (s *small) perm() fs.FileMode {
 	return 0o644
 }
 
+var addressBrackets = regexp.MustCompile(`\[[0-9A-Fa-f:.]+\]`)
+
 // openTier understands a destination: a directory, rsync://, host::module or
 // host:directory. A local directory must exist.
 func openTier(dest string, r Rsync) (tier, error) {
@@ -80,6 +83,14 @@ func openTier(dest string, r Rsync) (tier, error) {
 	case strings.ContainsFunc(dest, func(r rune) bool { return r < 0x20 || r == 0x7f }):
 		return nil, fmt.Errorf("destination %+q holds a control character", dest)
 	}
+	host, dir, colon := strings.Cut(dest, ":")
+	if !colon || strings.Contains(host, "/") {
+		return openDir(dest, r)
+	}
+	// The brackets of an IPv6 address are not a pattern.
+	if pattern := addressBrackets.ReplaceAllString(dest, ""); strings.ContainsAny(pattern, "*?[") {
+		return nil, fmt.Errorf("destination %q: rsync would expand *, ? and [ over there; write it without", dest)
+	}
 	if strings.HasPrefix(dest, "rsync://") {
 		u, err := url.Parse(dest)
 		if err != nil {
@@ -88,14 +99,10 @@ func openTier(dest string, r Rsync) (tier, error) {
 		if _, has := u.User.Password(); has {
 			return nil, errors.New("a destination must not hold a password; write it to a file for -password-file")
 		}
-		if u.Host == "" || strings.Trim(u.Path, "/") == "" || u.RawQuery != "" || u.Fragment != "" {
+		if u.Host == "" || strings.Trim(u.Path, "/") == "" {
 			return nil, fmt.Errorf("destination %q: write rsync://[USER@]HOST[:PORT]/MODULE[/DIRECTORY]", dest)
 		}
 		return &remote{rsync: r, dest: strings.TrimRight(dest, "/") + "/"}, nil
-	}
-	host, dir, colon := strings.Cut(dest, ":")
-	if !colon || strings.Contains(host, "/") {
-		return openDir(dest, r)
 	}
 	if host == "" || dir == "" || strings.Trim(dir, ":/") == "" && dir != "/" {
 		return nil, fmt.Errorf("destination %q: write HOST:DIRECTORY or HOST::MODULE", dest)
