@@ -172,7 +172,7 @@ func (s *Server) explain(c *gin.Context, all bool) error {
 	} else {
 		in.Addr = clientOf(c.Request, t.trusted, t.header, t.secret).addr
 	}
-	e, err := t.explain(in, s.now())
+	e, err := t.explain(in)
 	if err != nil {
 		return err
 	}

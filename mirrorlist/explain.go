@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"meridian/checker/state"
 	"meridian/mirrorlist/geo"
@@ -94,18 +93,18 @@ type Inquiry struct {
 
 // Explain answers an inquiry. The error is for the one who asked.
 func (s *Server) Explain(in Inquiry) (*Explanation, error) {
-	return s.table.Load().explain(in, s.now())
+	return s.table.Load().explain(in)
 }
 
 // explain answers an inquiry.
-func (t *Table) explain(in Inquiry, now time.Time) (*Explanation, error) {
+func (t *Table) explain(in Inquiry) (*Explanation, error) {
 	q, vault, no := t.listRequest(in.Version, in.Repo, in.UserAgent, params{arch: in.Arch, protocol: in.Protocol, country: in.Country})
 	if no != nil {
 		return nil, no
 	}
 	q.client = knownClient(in.Addr, t.secret)
 	limit := t.limit
-	q.now = now
+	q.now = t.now
 	slot := &t.slots[q.slot]
 	e := &Explanation{
 		Client:  t.clientInfo(in.Addr),

@@ -587,6 +587,7 @@ func (k *keeper) build(wait bool) {
 // puts it in service.
 func (k *keeper) serve(t *Table) {
 	now := k.s.now()
+	t.now = now
 	if d := &k.draws; d.secret != t.secret || !slices.Equal(d.names, t.names) || !slices.Equal(d.weights, t.weights) {
 		*d = drawsFor{names: t.names, weights: t.weights, secret: t.secret}
 	}

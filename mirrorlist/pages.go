@@ -199,7 +199,7 @@ func (s *Server) isoPage(c *gin.Context, module string) error {
 	}
 	// Browsers speak https, and here the whole order is shown.
 	var sc scratch
-	q.client, q.limit, q.now, q.want = clientOf(c.Request, t.trusted, t.header, t.secret), len(t.mirrors), s.now(), anyScheme
+	q.client, q.limit, q.now, q.want = clientOf(c.Request, t.trusted, t.header, t.secret), len(t.mirrors), t.now, anyScheme
 	t.decide(&q, &sc)
 	q.want = httpsScheme
 	for _, k := range sc.picks {

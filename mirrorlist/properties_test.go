@@ -331,7 +331,7 @@ type enquiry struct {
 func (w *world) enquiry(r *rand.Rand) enquiry {
 	e := enquiry{
 		version: pickOne(r, worldVersions), repo: pickOne(r, worldRepos), arch: pickOne(r, worldArches), agent: pickOne(r, worldAgents),
-		now: w.now.Add(time.Duration(r.IntN(1800)) * time.Second),
+		now: w.now.Add(time.Duration(r.IntN(int(drawsAhead/time.Second))) * time.Second),
 	}
 	if r.IntN(3) == 0 {
 		e.protocol = pickOne(r, []string{"http", "https"})
@@ -841,7 +841,9 @@ func TestExplanationIsTheAnswer(t *testing.T) {
 			}
 			table.decide(&q, &s)
 			in := Inquiry{Addr: e.addr, Version: e.version, Repo: e.repo, Arch: e.arch, Protocol: e.protocol, Country: e.country, UserAgent: e.agent, All: true}
-			x, err := table.explain(in, e.now)
+			asked := *table
+			asked.now = e.now
+			x, err := asked.explain(in)
 			if err != nil {
 				t.Fatalf("%+v: %v", e, err)
 			}
@@ -880,7 +882,7 @@ func TestExplanationIsTheAnswer(t *testing.T) {
 				continue
 			}
 			in.All = false
-			public, err := table.explain(in, e.now)
+			public, err := asked.explain(in)
 			if err != nil {
 				t.Fatalf("%+v: %v", e, err)
 			}
@@ -982,7 +984,7 @@ func TestOneOrderForAPrefix(t *testing.T) {
 		m[i], m[j] = m[j], m[i]
 	})
 	b := other.table(true)
-	b.draws = draws(nil).next(w.now.Add(-29*time.Minute), b.names, b.weights, b.secret)
+	b.draws = draws(nil).next(w.now.Add(time.Minute-drawsAhead), b.names, b.weights, b.secret)
 	b.draws = b.draws.next(w.now, b.names, b.weights, b.secret)
 
 	var s scratch

@@ -246,7 +246,7 @@ func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params
 // decide answers a question for the client of a request.
 func (s *Server) decide(r *http.Request, t *Table, q *question, sc *scratch) error {
 	q.client = clientOf(r, t.trusted, t.header, t.secret)
-	q.limit, q.now = t.limit, s.now()
+	q.limit, q.now = t.limit, t.now
 	t.decide(q, sc)
 	if len(sc.picks) == 0 {
 		s.counts.empty.Add(1)
