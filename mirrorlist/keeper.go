@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -66,6 +67,7 @@ type keeper struct {
 	orders *orders
 	ordKey uint64
 
+	running bool          // tables are renewed
 	changed chan struct{} // a feed or an address is new
 }
 
@@ -587,7 +589,11 @@ func (k *keeper) build(wait bool) {
 // puts it in service.
 func (k *keeper) serve(t *Table) {
 	now := k.s.now()
-	t.now = now
+	t.now, t.date = now, nil
+	if k.running {
+		// Formatting a time for each answer costs more than the whole decision.
+		t.date = []string{now.UTC().Format(http.TimeFormat)}
+	}
 	if d := &k.draws; d.secret != t.secret || !slices.Equal(d.names, t.names) || !slices.Equal(d.weights, t.weights) {
 		*d = drawsFor{names: t.names, weights: t.weights, secret: t.secret}
 	}
@@ -712,8 +718,11 @@ func (k *keeper) run(ctx context.Context) error {
 }
 
 func (k *keeper) loop(ctx context.Context) error {
+	k.running = true
 	if t := k.s.table.Load(); t.orders == nil && t.db.HasLocation() {
 		k.build(true)
+	} else {
+		k.refresh()
 	}
 	var (
 		events  <-chan fsnotify.Event // nil where files cannot be watched

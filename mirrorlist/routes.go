@@ -224,6 +224,9 @@ func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params
 	}
 	h := c.Writer.Header()
 	h["Content-Type"], h["Cache-Control"] = typePlain, noStore
+	if t.date != nil {
+		h["Date"] = t.date
+	}
 	if p.arch == "" && t.snap != nil {
 		h["Vary"] = varyAgent
 	}

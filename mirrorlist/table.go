@@ -43,6 +43,7 @@ type Table struct {
 
 	snap     *state.Snapshot // what health was made from, or nil
 	snapLive bool
+	date     []string  // of answers, while a keeper renews it; nil: net/http writes one itself
 	now      time.Time // the hour of every order; a keeper that runs is at most seconds behind
 	ipv6     set       // answered over IPv6, or has an AAAA record and was not tested
 	fallback set
