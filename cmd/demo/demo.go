@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // A demo is the network while it runs. Its directory holds
 //
 //	bin/      the commands of this tree
+//	keys/     the key that signs everything, made anew
 //	pool/     packages, signed
 //	staging/  the tree as it is composed and signed
 //	tier0/    the tree as it is published
@@ -34,7 +36,6 @@ type demo struct {
 
 	dir       string
 	temporary bool
-	key       *testworld.Key
 	network   *schema.Network
 	mirrors   []*testworld.Mirror // the vault, then one a site
 	server    *testworld.Child
@@ -44,7 +45,7 @@ type demo struct {
 
 // needs are the programs that the stages run. dnf is wanted, but only to be
 // pasted.
-var needs = []string{"rpmbuild", "rpmsign", "createrepo_c", "gpg", "gpgconf", "rsync"}
+var needs = []string{"rpmbuild", "rsync"}
 
 // start brings everything up, one stage after another. Whatever was started
 // before an error is for stop to end.
@@ -62,7 +63,7 @@ func (d *demo) start(ctx context.Context, listen, dir string) (err error) {
 	if err := d.listen(); err != nil {
 		return err
 	}
-	if d.key, err = testworld.NewKey(ctx, d.path("key.asc")); err != nil {
+	if err := d.keygen(ctx); err != nil {
 		return err
 	}
 	// Two generations, so that a mirror can be one behind.
@@ -95,7 +96,27 @@ func (d *demo) compile(ctx context.Context) error {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return err
 	}
-	return testworld.BuildCommands(ctx, bin, "./cmd/mirrorlist")
+	return testworld.BuildCommands(ctx, bin, "./cmd/builder", "./cmd/mirrorlist", "./cmd/signer")
+}
+
+// tool runs a command of this tree to its end.
+func (d *demo) tool(ctx context.Context, name string, args ...string) error {
+	out, err := exec.CommandContext(ctx, d.path("bin", name), args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w\n%s", name, args[0], err, out)
+	}
+	return nil
+}
+
+// keygen makes the key of this network. It lives as long as the network does, so
+// that no passphrase guards it.
+func (d *demo) keygen(ctx context.Context) error {
+	return d.tool(ctx, "signer", "keygen", "-out", d.path("keys"), "-name", "Meridian demo", "-email", "demo@example.org", "-no-passphrase")
+}
+
+// sign signs packages, and the repodata of repositories.
+func (d *demo) sign(ctx context.Context, paths []string) error {
+	return d.tool(ctx, "signer", append([]string{"sign", "-key", d.path("keys", "private.asc")}, paths...)...)
 }
 
 // listen starts the mirrors and the vault, whose trees are still empty, and with
@@ -148,7 +169,7 @@ func (d *demo) release(ctx context.Context, generation int) error {
 	if err != nil {
 		return err
 	}
-	if err := d.signPackages(ctx, built); err != nil {
+	if err := d.sign(ctx, built); err != nil {
 		return err
 	}
 	if err := d.compose(ctx, generation, repos); err != nil {
@@ -174,16 +195,15 @@ func (d *demo) build(ctx context.Context, generation int, repos []testworld.Repo
 	return built, err
 }
 
-func (d *demo) signPackages(ctx context.Context, files []string) error {
-	return d.key.SignPackages(ctx, files...)
-}
-
 // compose makes the repositories, and what else is in a tree: images, markers.
 func (d *demo) compose(ctx context.Context, generation int, repos []testworld.Repository) error {
 	trees := make(map[string]bool)
 	for _, r := range repos {
 		dir := d.path("staging", r.Dir())
-		if err := testworld.Compose(ctx, dir, d.path("pool"), generation, r.Packages(generation)); err != nil {
+		if err := testworld.LinkPackages(dir, d.path("pool"), r.Packages(generation)); err != nil {
+			return err
+		}
+		if err := d.tool(ctx, "builder", "repo", "-quiet", "-revision", strconv.Itoa(generation), dir); err != nil {
 			return err
 		}
 		tree := d.path("staging", testworld.TreeDir(r.Module))
@@ -203,10 +223,12 @@ func (d *demo) compose(ctx context.Context, generation int, repos []testworld.Re
 }
 
 func (d *demo) signMetadata(ctx context.Context, repos []testworld.Repository) error {
+	var dirs []string
 	for _, r := range repos {
-		if err := d.key.SignRepo(ctx, d.path("staging", r.Dir())); err != nil {
-			return err
-		}
+		dirs = append(dirs, d.path("staging", r.Dir(), "repodata"))
+	}
+	if err := d.sign(ctx, dirs); err != nil {
+		return err
 	}
 	d.say("composed and signed %d repositories", len(repos))
 	return nil
@@ -307,7 +329,7 @@ func (d *demo) addClient() (err error) {
 	return d.client.AddRepo(testworld.Source{
 		ID:         "demo-baseos",
 		Mirrorlist: d.url + "mirrorlist/$releasever/baseos?arch=$basearch",
-		Key:        d.key.Public,
+		Key:        d.path("keys", "public.asc"),
 	})
 }
 
@@ -322,9 +344,6 @@ func (d *demo) stop() error {
 	}
 	if d.client != nil {
 		errs = append(errs, d.client.Close())
-	}
-	if d.key != nil {
-		errs = append(errs, d.key.Close())
 	}
 	if d.temporary {
 		errs = append(errs, os.RemoveAll(d.dir))

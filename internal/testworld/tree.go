@@ -17,6 +17,22 @@ import (
 // stays, so that a second call with more packages is the next generation.
 // revision goes into repomd.xml and must grow.
 func Compose(ctx context.Context, dir, pool string, revision int, pkgs []Package) error {
+	if err := LinkPackages(dir, pool, pkgs); err != nil {
+		return err
+	}
+	cmd, err := command(ctx, dir, "createrepo_c", "--quiet", "--no-database",
+		"--revision", strconv.Itoa(revision), dir)
+	if err != nil {
+		return err
+	}
+	if _, err := output(cmd); err != nil {
+		return fmt.Errorf("compose %s: %w", dir, err)
+	}
+	return nil
+}
+
+// LinkPackages links packages from pool into dir/Packages, where some may be.
+func LinkPackages(dir, pool string, pkgs []Package) error {
 	packages := filepath.Join(dir, "Packages")
 	if err := os.MkdirAll(packages, 0o755); err != nil {
 		return fmt.Errorf("compose %s: %w", dir, err)
@@ -26,14 +42,6 @@ func Compose(ctx context.Context, dir, pool string, revision int, pkgs []Package
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("compose %s: %w", dir, err)
 		}
-	}
-	cmd, err := command(ctx, dir, "createrepo_c", "--quiet", "--no-database",
-		"--revision", strconv.Itoa(revision), dir)
-	if err != nil {
-		return err
-	}
-	if _, err := output(cmd); err != nil {
-		return fmt.Errorf("compose %s: %w", dir, err)
 	}
 	return nil
 }
