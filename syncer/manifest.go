@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -118,9 +120,11 @@ func (e *Entry) append(b []byte) []byte {
 	switch e.Type {
 	case File:
 		b = strconv.AppendInt(b, e.Size, 10)
-		b = append(append(b, '\t'), stamp(e.ModTime)...)
+		b = appendStamp(append(b, '\t'), e.ModTime)
 		if e.Hashed {
-			b = fmt.Appendf(b, "\t%016x\t", e.XXH3)
+			b = append(b, '\t')
+			b = hex.AppendEncode(b, binary.BigEndian.AppendUint64(nil, e.XXH3))
+			b = append(b, '\t')
 		} else {
 			b = append(b, "\t-\t"...)
 		}
@@ -137,8 +141,15 @@ func (e *Entry) append(b []byte) []byte {
 	return append(appendEscaped(b, e.Path), '\n')
 }
 
-func stamp(t time.Time) string {
-	return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond())
+func stamp(t time.Time) string { return string(appendStamp(nil, t)) }
+
+func appendStamp(b []byte, t time.Time) []byte {
+	b = append(strconv.AppendInt(b, t.Unix(), 10), '.')
+	// A one in front keeps the zeros, and is then overwritten by the dot.
+	dot := len(b) - 1
+	b = strconv.AppendInt(b[:dot], 1e9+int64(t.Nanosecond()), 10)
+	b[dot] = '.'
+	return b
 }
 
 func parseStamp(s string) (time.Time, error) {
@@ -149,7 +160,7 @@ func parseStamp(s string) (time.Time, error) {
 	}
 	ns, err := strconv.ParseUint(nsec, 10, 32)
 	t := time.Unix(n, int64(ns)).UTC()
-	if err != nil || stamp(t) != s {
+	if err != nil || string(appendStamp(make([]byte, 0, 32), t)) != s {
 		return time.Time{}, fmt.Errorf("%q is not seconds with nine decimals", s)
 	}
 	return t, nil
@@ -158,6 +169,9 @@ func parseStamp(s string) (time.Time, error) {
 // appendEscaped appends a name with every byte that would end a field, or is no
 // text, as \t, \n, \r, \\ or \xHH.
 func appendEscaped(b []byte, s string) []byte {
+	if isPlain(s) {
+		return append(b, s...)
+	}
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
 		switch {
@@ -179,8 +193,21 @@ func appendEscaped(b []byte, s string) []byte {
 	return b
 }
 
+// isPlain reports whether a name is its own escaped form, as nearly all are.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] > 0x7e || s[i] == '\\' {
+			return false
+		}
+	}
+	return true
+}
+
 // unescape is the inverse of appendEscaped, and refuses every other spelling.
 func unescape(s string) (string, error) {
+	if isPlain(s) {
+		return s, nil
+	}
 	if !strings.Contains(s, `\`) {
 		if string(appendEscaped(nil, s)) != s {
 			return "", fmt.Errorf("name %+q has bytes that must be escaped", s)
@@ -298,7 +325,7 @@ func (m *Manifest) parseLine(line string) error {
 		}
 		if f[3] != "-" {
 			e.Hashed = true
-			if e.XXH3, err = strconv.ParseUint(f[3], 16, 64); err != nil || fmt.Sprintf("%016x", e.XXH3) != f[3] {
+			if e.XXH3, err = strconv.ParseUint(f[3], 16, 64); err != nil || !isHex(f[3], 16) {
 				return fmt.Errorf("%q is not an xxh3", f[3])
 			}
 		}
@@ -332,7 +359,12 @@ func (m *Manifest) parseLine(line string) error {
 }
 
 func isHex(s string, n int) bool {
-	return len(s) == n && strings.Trim(s, "0123456789abcdef") == ""
+	for i := range len(s) {
+		if (s[i] < '0' || s[i] > '9') && (s[i] < 'a' || s[i] > 'f') {
+			return false
+		}
+	}
+	return len(s) == n
 }
 
 // WriteTimeList writes the list in the form of Fedora's fullfiletimelist, which
@@ -350,12 +382,15 @@ func (m *Manifest) WriteTimeList(w io.Writer) error {
 	}
 	b := bufio.NewWriterSize(w, 1<<16)
 	b.WriteString("[Version]\n2\n\n[Files]\n")
+	var line []byte
 	for _, e := range m.Entries {
 		var sec int64
 		if e.Type == File {
 			sec = e.ModTime.Unix()
 		}
-		fmt.Fprintf(b, "%d\t%c\t%d\t%s\n", sec, e.Type, e.Size, e.Path)
+		line = append(strconv.AppendInt(line[:0], sec, 10), '\t', byte(e.Type), '\t')
+		line = append(strconv.AppendInt(line, e.Size, 10), '\t')
+		b.Write(append(append(line, e.Path...), '\n'))
 	}
 	b.WriteString("\n[Checksums SHA1]\n\n[Checksums SHA256]\n")
 	for _, e := range m.Entries {
@@ -384,7 +419,11 @@ func (m *Manifest) adopt(earlier *Manifest) {
 // file knows it.
 func (m *Manifest) zipped() ([]byte, error) {
 	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
+	// Most of it are checksums, which do not get smaller by more effort.
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.Write(z); err != nil {
 		return nil, err
 	}

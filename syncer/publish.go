@@ -875,29 +875,32 @@ func (d *dest) sendLinks(ctx context.Context, p *publisher) error {
 }
 
 // confirm reads back what was written, and that it was written where the lock
-// is.
+// is. The three questions are asked at once, because each takes its time.
 func (d *dest) confirm(ctx context.Context, p *publisher) error {
-	if err := d.lock.stillHeld(ctx); err != nil {
-		return err
-	}
-	var names, bad []string
+	var names, bad, wrong []string
 	for _, f := range d.entry {
 		names = append(names, f.name)
 	}
-	if len(names) > 0 {
-		there, err := d.read(ctx, names)
-		if err != nil {
-			return err
+	var there map[string][]byte
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.lock.stillHeld(ctx) })
+	g.Go(func() (err error) {
+		if len(names) > 0 {
+			there, err = d.read(ctx, names)
 		}
-		for _, f := range d.entry {
-			if !bytes.Equal(there[f.name], f.data) {
-				bad = append(bad, fmt.Sprintf("%+q is not what was written", f.name))
-			}
-		}
-	}
-	wrong, err := d.differ(ctx, p.Source, slices.Concat(d.content, d.meta, d.links))
-	if err != nil {
 		return err
+	})
+	g.Go(func() (err error) {
+		wrong, err = d.differ(ctx, p.Source, slices.Concat(d.content, d.meta, d.links))
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, f := range d.entry {
+		if !bytes.Equal(there[f.name], f.data) {
+			bad = append(bad, fmt.Sprintf("%+q is not what was written", f.name))
+		}
 	}
 	for _, name := range wrong {
 		bad = append(bad, fmt.Sprintf("%+q is not what was sent", name))

@@ -29,7 +29,11 @@ func (t *remote) args(more ...string) []string {
 		// Batch mode: a question for a password would wait for ever. -s: no shell
 		// over there sees the names.
 		more = append(more, "-s", "-e", "ssh -oBatchMode=yes -oConnectTimeout=30")
-	} else if t.rsync.PasswordFile != "" {
+		return more
+	}
+	// Much is small, and asked and answered in turn.
+	more = append(more, "--sockopts=TCP_NODELAY")
+	if t.rsync.PasswordFile != "" {
 		more = append(more, "--password-file="+t.rsync.PasswordFile)
 	}
 	return more
