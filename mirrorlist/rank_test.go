@@ -3,6 +3,7 @@ package mirrorlist
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -188,5 +189,23 @@ func TestCoin(t *testing.T) {
 	}
 	if x := chiSquare([]int{both[0][0], both[0][1], both[1][0], both[1][1]}, slices.Repeat([]float64{0.25}, 4)); x > 16.3 { // df = 3
 		t.Errorf("coin and draw %v: χ² = %.1f", both, x)
+	}
+}
+
+func TestLogarithm(t *testing.T) {
+	check := func(x float64) {
+		t.Helper()
+		want := math.Log(x)
+		if got := logarithm(x); math.Abs(got-want) > 1e-13*math.Max(1, math.Abs(want)) {
+			t.Fatalf("logarithm(%g) = %.17g, want %.17g", x, got, want)
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 1_000_000 {
+		check((float64(r.Uint64()>>11) + 0.5) / (1 << 53))
+	}
+	for i := range 53 { // as near to 0 and to 1 as a draw can be
+		check(math.Ldexp(0.5, -i))
+		check(1 - math.Ldexp(0.5, -i-1))
 	}
 }

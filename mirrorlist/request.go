@@ -62,7 +62,7 @@ func parseParams(query string) (p params) {
 		if *into != "" || value == "" {
 			continue
 		}
-		if strings.IndexByte(value, '%') >= 0 || strings.IndexByte(value, '+') >= 0 {
+		if isEscaped(value) {
 			var err error
 			if value, err = url.QueryUnescape(value); err != nil {
 				continue
@@ -71,6 +71,17 @@ func parseParams(query string) (p params) {
 		*into = value
 	}
 	return p
+}
+
+// isEscaped reports whether a value is other than it stands in the query. It is
+// short: two searches cost more than one loop.
+func isEscaped(value string) bool {
+	for i := range len(value) {
+		if c := value[i]; c == '%' || c == '+' {
+			return true
+		}
+	}
+	return false
 }
 
 // parseScheme reads the protocol parameter.

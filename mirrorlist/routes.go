@@ -235,14 +235,15 @@ func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params
 		_, err := c.Writer.WriteString(vault)
 		return hungUp(err)
 	}
-	sc := scratches.Get().(*scratch)
-	defer scratches.Put(sc)
+	sc := scratches.Get().(*scratch) // after a panic it is not used again
 	if no := s.decide(c.Request, t, &q, sc); no != nil {
+		scratches.Put(sc)
 		return no
 	}
 	sc.body = t.appendList(sc.body[:0], &q, sc.picks)
 	declareLength(h, len(sc.body))
 	_, err := c.Writer.Write(sc.body)
+	scratches.Put(sc)
 	return hungUp(err)
 }
 

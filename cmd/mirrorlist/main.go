@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"meridian/cmd/internal/daemon"
@@ -94,6 +95,9 @@ func serve(ctx context.Context, env daemon.Env, args []string) error {
 	}
 	log := daemon.NewLogger(env.Stderr, level)
 	reg := metrics.New(daemon.Version())
+	// Nearly everything that a start allocates stays: collecting while it grows
+	// finds nothing, again and again.
+	percent := debug.SetGCPercent(800)
 	s, err := mirrorlist.New(ctx, mirrorlist.Options{
 		Config:     cfg,
 		Log:        log,
@@ -102,6 +106,7 @@ func serve(ctx context.Context, env daemon.Env, args []string) error {
 		Compile:    compileInChild,
 		Metrics:    metrics.Handler(reg, log),
 	})
+	debug.SetGCPercent(percent)
 	if err != nil {
 		return err
 	}
