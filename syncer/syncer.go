@@ -31,14 +31,17 @@ const (
 	StateDir = ".meridian"
 )
 
-// ours reports whether name, relative to the top of a tree, belongs to the
-// publisher and not to the tree.
+// builderLock is what builder repo leaves beside the repodata that it wrote.
+const builderLock = ".repodata.lock"
+
+// ours reports whether name, relative to the top of a tree, belongs to who made
+// or publishes the tree, and not to the tree.
 func ours(name string) bool {
 	switch name {
 	case TimeFile, ListFile, ManifestFile, StateDir:
 		return true
 	}
-	return strings.HasPrefix(name, StateDir+"/")
+	return strings.HasPrefix(name, StateDir+"/") || path.Base(name) == builderLock
 }
 
 // repomd.xml, what signs it, and its key change in place: everything else in
