@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"sync"
+	"unsafe"
 
 	"github.com/zeebo/xxh3"
 
@@ -205,6 +206,8 @@ var errOtherOrders = errors.New("orders of another network or database")
 
 // decodeOrders reads what encode wrote. errOtherOrders says that they were made
 // from something else.
+//
+// It keeps b, which must not be changed afterwards.
 func decodeOrders(b []byte, key uint64, mirrors int) (*orders, error) {
 	const head = len(ordersMagic) + 16
 	if len(b) < head+8 || string(b[:len(ordersMagic)]) != ordersMagic {
@@ -222,18 +225,9 @@ func decodeOrders(b []byte, key uint64, mirrors int) (*orders, error) {
 	if len(body) != head+4*starts+2*n || starts == 0 {
 		return nil, errors.New("wrong length")
 	}
-	o := &orders{start: make([]uint32, starts), data: make([]uint16, n)}
+	o := &orders{start: make([]uint32, starts), data: uint16s(body[head+4*starts:])}
 	for i := range o.start {
 		o.start[i] = binary.LittleEndian.Uint32(body[head+4*i:])
-	}
-	words := body[head+4*starts:]
-	data := o.data
-	for ; len(data) >= 4; data, words = data[4:], words[8:] {
-		w := binary.LittleEndian.Uint64(words)
-		data[0], data[1], data[2], data[3] = uint16(w), uint16(w>>16), uint16(w>>32), uint16(w>>48)
-	}
-	for i := range data {
-		data[i] = binary.LittleEndian.Uint16(words[2*i:])
 	}
 	// The checksum says that the file is what was written; this, that what was
 	// written can be walked.
@@ -256,4 +250,21 @@ func decodeOrders(b []byte, key uint64, mirrors int) (*orders, error) {
 		}
 	}
 	return o, nil
+}
+
+// uint16s reads little-endian numbers, without copying them where the machine
+// writes them like that: the file has millions, and every start reads it.
+func uint16s(b []byte) []uint16 {
+	if len(b) < 2 {
+		return nil
+	}
+	little := binary.NativeEndian.Uint16([]byte{1, 0}) == 1
+	if p := unsafe.Pointer(&b[0]); little && uintptr(p)%unsafe.Alignof(uint16(0)) == 0 {
+		return unsafe.Slice((*uint16)(p), len(b)/2)
+	}
+	out := make([]uint16, len(b)/2)
+	for i := range out {
+		out[i] = binary.LittleEndian.Uint16(b[2*i:])
+	}
+	return out
 }
