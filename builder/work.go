@@ -66,6 +66,11 @@ func (r *run) write(ctx context.Context) error {
 		defer c.discard()
 	}
 	packages, err := r.pump(ctx, w, c)
+	if err == nil {
+		// Nothing is in place yet: who was interrupted at the last package wants the
+		// old repository, not the new one.
+		err = ctx.Err()
+	}
 	if err != nil {
 		return err
 	}
