@@ -57,18 +57,11 @@ func (b *bench) line(what, value, limit, verdict string) {
 }
 
 // gate prints a measurement that has an upper limit, in the same unit.
-func (b *bench) gate(what string, v value, limit float64) { b.gateWithin(what, v, limit, 0) }
-
-// gateWithin is gate for what is only repeatable to a part of itself, 0.02 for
-// 2 %: above the limit by no more than that, it holds, and the line says how.
-func (b *bench) gateWithin(what string, v value, limit, part float64) {
+func (b *bench) gate(what string, v value, limit float64) {
 	verdict := "ok"
-	switch {
-	case v.n > limit*(1+part):
+	if v.n > limit {
 		verdict = "MISSED"
 		b.missed++
-	case v.n > limit:
-		verdict = fmt.Sprintf("ok, within %.0f %%", part*100)
 	}
 	b.held++
 	b.line(what, v.String(), "≤ "+value{limit, v.unit}.String(), verdict)

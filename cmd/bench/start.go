@@ -51,7 +51,7 @@ func runStart(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
-	b.gateWithin("start of the server until /readyz answers", value{median(used).Seconds(), "s CPU"}, 0.2, 0.1)
+	b.gate("start of the server until /readyz answers", value{median(used).Seconds(), "s CPU"}, 0.2)
 
 	if err := memoryUnderLoad(ctx, b, w, program); err != nil {
 		return err
