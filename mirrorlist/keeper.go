@@ -149,14 +149,16 @@ func (k *keeper) start(ctx context.Context) error {
 func (k *keeper) firstFiles(ctx context.Context) (*files, error) {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
-	for try := 0; ; try++ {
+	// The listing is to be of the mirrors too, and only the network file tells
+	// where they are.
+	if network, _, err := schema.LoadNetwork(k.cfg.Network); err == nil {
+		k.mirrorsDir = network.MirrorsDir
+	}
+	for try := 1; ; try++ {
 		before, lock := list(k.paths()), gitLock(k.paths())
 		found, err := k.readFiles()
 		if k.seen = list(k.paths()); lock == "" && (err != nil || k.seen == before) {
 			return found, err
-		}
-		if try == 0 {
-			continue // the network file has named the directory only now
 		}
 		if try >= startTries {
 			k.problem("files", unrest(lock, try))
