@@ -54,7 +54,7 @@ func load(root string) (*tree, error) {
 			}
 			return nil
 		}
-		if !d.Type().IsRegular() {
+		if !d.Type().IsRegular() || name == ".git" { // a linked work tree has a file there
 			return nil
 		}
 		return t.add(at, name)
