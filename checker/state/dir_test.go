@@ -137,7 +137,7 @@ func TestDirReadsWhatANewerReleaseWrites(t *testing.T) {
 		"mirrors": {"a.example.org": {
 			"health": {"9.8/baseos/x86_64": "quarantined", "9.8/appstream/x86_64": "fresh"},
 			"ipv6": "flaky", "ipv4": "reached", "evidence": [1, 2, 3]}},
-		"truth": {"9.8/baseos/x86_64": {"expired": true, "generations": [{"revision": 1}]}}}`)
+		"truth": {"9.8/baseos/x86_64": {"expired": true, "composes": [{"revision": 1}]}}}`)
 	snap, err := NewDir(dir).Load(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,191 @@
+// Package checker finds out what is true of a mirror network: what the origin
+// has published, and which mirror serves exactly that. It asks the origin and
+// the mirrors, judges what it sees, and keeps the verdicts in a store where
+// mirrorlist servers read them. It never answers a client, and it believes
+// nothing that it has not asked for itself.
+package checker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"meridian/checker/state"
+	"meridian/schema"
+)
+
+// ErrNotHolder is returned by a [Store] to a writer that is not, or is no
+// longer, the one that may write.
+var ErrNotHolder = errors.New("checker: another checker holds the lease")
+
+// A Store keeps what the checker finds out. The directory and Redis of
+// checker/state are the two there are.
+type Store interface {
+	// Load returns the newest snapshot of this vantage point, or
+	// state.ErrNoSnapshot.
+	Load(ctx context.Context) (*state.Snapshot, error)
+
+	// Acquire makes the caller the one writer, or renews that. It returns for
+	// how long the lease is held from now on; ErrNotHolder (wrapped) if another
+	// one has it.
+	Acquire(ctx context.Context) (time.Duration, error)
+
+	// Write stores a change in one step, or nothing of it. A writer whose lease
+	// has gone to another meanwhile gets ErrNotHolder and has changed nothing,
+	// however late it wakes up.
+	Write(ctx context.Context, c *state.Change) error
+
+	// Release gives the lease back.
+	Release(ctx context.Context) error
+
+	// History returns the events of a mirror ("" is the origin), newest first, at
+	// most limit.
+	History(ctx context.Context, mirror string, limit int) ([]state.Event, error)
+}
+
+// A Family is an IP version.
+type Family string
+
+// The two families.
+const (
+	IPv4 Family = "ipv4"
+	IPv6 Family = "ipv6"
+)
+
+// An Observation is what one visit to a mirror found: facts without a verdict.
+// What was not asked for is absent.
+type Observation struct {
+	Mirror  string
+	At      time.Time // when the visit began
+	Vantage string
+
+	// Families that have an address and were tried, and whether they answered.
+	Families map[Family]Answer
+
+	// Schemes that the mirror claims and that were tried: "http", "https",
+	// "rsync".
+	Schemes map[string]Answer
+
+	// Time is the content of TIME, when that was asked for and could be read.
+	Time time.Time
+
+	// Keys whose repomd.xml was asked for; for version/isos/arch the ISO set.
+	Keys map[state.Key]KeySeen
+
+	// Files of the closure check, wrong ones and right ones.
+	Files []FileSeen
+
+	// Requests and Bytes are what the visit cost the mirror.
+	Requests int
+	Bytes    int64
+}
+
+// An Answer is how one way to the mirror worked.
+type Answer struct {
+	OK         bool
+	TLSExpires time.Time // of an https answer
+
+	// Insecure: the way led from https to http, or the certificate is bad.
+	Insecure bool
+
+	// OtherHost is the host that answered after redirects, if another.
+	OtherHost string
+
+	// Untested: this checker cannot try it, for want of an address of the family
+	// or of the program.
+	Untested bool
+
+	// Evidence of the request; nil if OK and nothing is remarkable.
+	Evidence *state.Evidence
+}
+
+// Outcome is what came of asking for one document.
+type Outcome uint8
+
+// The outcomes of a request.
+const (
+	Unreachable Outcome = iota // no answer, or not in time
+	Refused                    // an answer that says "not now": 401, 403, 429, 5xx
+	Missing                    // 404 or 410
+	Garbage                    // a 200 that is not the document: HTML, truncated, too large, dripping
+	Served                     // a document that can be read
+)
+
+// KeySeen is what a mirror served as the repomd.xml of one key.
+type KeySeen struct {
+	Outcome Outcome
+
+	// Of what was Served: the whole file, and what it says of itself.
+	SHA256   state.Hash256
+	Size     int64
+	Revision string
+
+	// Timestamp is the newest of the data entries, seconds since 1970.
+	Timestamp int64
+
+	// Files are metadata files that repomd.xml names and that were asked for
+	// their size, as at a flip; only wrong ones are listed. FilesAsked tells
+	// whether they were, so that "none wrong" differs from "not asked".
+	FilesAsked bool
+	FilesWrong []FileSeen
+
+	// OtherHost answered after redirects; "" if it was the mirror's own.
+	OtherHost string
+
+	// Evidence of the request; nil for what is as it should be.
+	Evidence *state.Evidence
+}
+
+// FileSeen is one file that was compared with what repodata or the origin says
+// of it.
+type FileSeen struct {
+	Key  state.Key
+	Path string // relative to the repository, or to the ISO directory
+
+	// Outcome is Served when the file is there; then Wrong says in a sentence
+	// what differs, "" if nothing does. Content tells that bytes were compared
+	// and not the size alone: what differs then is a proven lie.
+	Outcome Outcome
+	Wrong   string
+	Content bool
+
+	Evidence *state.Evidence
+}
+
+// Settings are the keys of checker.yml. Durations are written as in Go: "15m".
+type Settings struct {
+	// Network is the network file (config.yml, version 3).
+	Network string
+
+	// Origin are the base URLs or paths of tier0, in the order in which they are
+	// asked, by tree: "main", the name of an optional module, "vault".
+	Origin map[string][]string
+
+	// State is where verdicts are kept: dir:PATH, redis://…, redis+sentinel://….
+	State string
+
+	// Listen is the address of the checker's own listener; "" for none.
+	Listen string
+
+	// Interval bounds how long a mirror is left alone. Default 15m, never more.
+	Interval time.Duration
+
+	// Vantage names the place that this checker looks from. Default "".
+	Vantage string
+
+	// PendingVersions are probed and not served: see `checker ready`.
+	PendingVersions []schema.Version
+
+	// Overrides is the file of administrators' decisions; "" for none.
+	Overrides string
+
+	// ContactURL goes into the User-Agent of every request.
+	ContactURL string
+
+	// SecretFile holds what the tokens of `checker token` are derived from; ""
+	// disables the hint.
+	SecretFile string
+
+	// AllowPrivateAddresses is for test networks whose mirrors are on loopback.
+	AllowPrivateAddresses bool
+}
