@@ -351,13 +351,17 @@ func (k *keeper) take(f *files, force bool) error {
 		return err
 	}
 	k.problem("removed mirrors")
-	var unknown []error
+	var useless []error
 	for _, name := range k.in.fallback {
-		if names[name] == "" {
-			unknown = append(unknown, fmt.Errorf("fallback_mirrors: no mirror is called %q; write a name from %s", name, network.MirrorsDir))
+		i, ok := slices.BinarySearchFunc(mirrors, name, func(m *schema.Mirror, name string) int { return strings.Compare(m.Name, name) })
+		switch {
+		case !ok:
+			useless = append(useless, fmt.Errorf("fallback_mirrors: no mirror is called %q; write a name from %s", name, network.MirrorsDir))
+		case mirrors[i].Private || mirrors[i].CloudType != "":
+			useless = append(useless, fmt.Errorf("fallback_mirrors: %s is private or inside a cloud, and is never listed to everybody; write the name of a public mirror", name))
 		}
 	}
-	k.problem("fallback_mirrors", unknown...)
+	k.problem("fallback_mirrors", useless...)
 	if k.cfg.SecretFile == "" {
 		if k.in.network == nil {
 			k.log.Warn("no secret_file: whoever knows the network can tell every client's order")

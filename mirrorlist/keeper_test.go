@@ -403,6 +403,32 @@ func TestBadEditKeepsTheOldState(t *testing.T) {
 	until(t, "repaired ranges", st.fine)
 }
 
+// A fallback that can never be listed is said to be none, before it is needed.
+func TestFallbackMirrorsThatCannotHelp(t *testing.T) {
+	t.Parallel()
+	dir := newFiles(t, 3)
+	for name, more := range map[string]string{
+		"private.example.org": "private: true\nsubnets: [203.0.113.0/24]\n",
+		"cloud.example.org":   "cloud_type: aws\ncloud_regions: [eu-west-1]\n",
+	} {
+		writeFile(t, filepath.Join(dir, "mirrors.d", name+".yml"), mirrorYAML(name, more))
+	}
+	for name, want := range map[string]string{
+		"m1.example.org":      "",
+		"nobody.example.org":  `no mirror is called "nobody.example.org"`,
+		"private.example.org": "private.example.org is private or inside a cloud",
+		"cloud.example.org":   "cloud.example.org is private or inside a cloud",
+	} {
+		st := startIn(t, dir, func(o *Options) { o.Config.FallbackMirrors = []string{name} })
+		switch {
+		case want == "":
+			until(t, name, st.fine)
+		default:
+			until(t, name, func() bool { return st.degraded("fallback_mirrors", want) })
+		}
+	}
+}
+
 func TestMissingMirrorsNeedAnExplicitReload(t *testing.T) {
 	t.Parallel()
 	st := startIn(t, newFiles(t, 10), nil)
