@@ -407,19 +407,6 @@ func contains(prefixes []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-// containsArch reports whether a path is per arch.
-func containsArch(path string) bool {
-	return strings.Contains(path, "$basearch") || strings.Contains(path, "${basearch}")
-}
-
-// withArch puts an arch into a path. Without one the client puts in its own.
-func withArch(path string, arch schema.Arch) string {
-	if arch == "" {
-		return path
-	}
-	return strings.NewReplacer("$basearch", string(arch), "${basearch}", string(arch)).Replace(path)
-}
-
 // hostOf returns the host of a base URL, without port.
 func hostOf(base string) string {
 	u, err := url.Parse(base)

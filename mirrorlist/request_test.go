@@ -192,20 +192,6 @@ func TestClip(t *testing.T) {
 	}
 }
 
-func TestArchInPaths(t *testing.T) {
-	for _, tt := range []struct{ path, arch, want string }{
-		{"BaseOS/$basearch/os/", "", "BaseOS/$basearch/os/"},
-		{"BaseOS/$basearch/os/", "aarch64", "BaseOS/aarch64/os/"},
-		{"BaseOS/${basearch}/os/", "aarch64", "BaseOS/aarch64/os/"},
-		{"$basearch/$basearch/", "s390x", "s390x/s390x/"},
-		{"BaseOS/Source/", "aarch64", "BaseOS/Source/"},
-	} {
-		if got := withArch(tt.path, schema.Arch(tt.arch)); got != tt.want {
-			t.Errorf("%s for %q is %s, want %s", tt.path, tt.arch, got, tt.want)
-		}
-	}
-}
-
 func TestHostOf(t *testing.T) {
 	for base, want := range map[string]string{
 		"https://mirror.example.org/pub/":          "mirror.example.org",

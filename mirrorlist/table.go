@@ -542,7 +542,7 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		q := &repository{repo: repo, vault: vault || repo.Vault}
 		var keys []state.Key
 		has := repo.ArchesIn(net, v)
-		perArch := containsArch(repo.Path)
+		perArch := repo.PerArch()
 		for _, a := range has {
 			if perArch {
 				keys = append(keys, state.Key{Version: v, Repo: repo.Name, Arch: a})
@@ -553,7 +553,7 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		}
 		add := func(arch schema.Arch, keys []state.Key, carry set) {
 			k := state.Key{Version: v, Repo: repo.Name, Arch: arch}
-			s := slot{key: k, keys: keys, suffix: string(v) + "/" + withArch(repo.Path, arch), carry: carry, served: in.counter(k)}
+			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k)}
 			if q.vault {
 				s.keys, s.carry = nil, g.none
 			}

@@ -231,6 +231,10 @@ func (r *reader) repos(n *yaml.Node, net *Network) (all []Repo) {
 			r.errorf(item, join(path, "name"), "write name: and one word", "the repository has no usable name; it is left out")
 			continue
 		}
+		if name == "isos" {
+			r.errorf(at, join(path, "name"), "give it another name", "%q is what the directory of images is called; the repository is left out", name)
+			continue
+		}
 		if first, ok := lines[name]; ok {
 			r.errorf(at, join(path, "name"), "give it another name", "repository %q stands in line %d already; this one is left out", name, first)
 			continue
@@ -394,6 +398,20 @@ func (r *Repo) ArchesIn(n *Network, v Version) []Arch {
 	return both
 }
 
+// PerArch tells whether r has a directory for each architecture.
+func (r *Repo) PerArch() bool {
+	return strings.Contains(r.Path, "$basearch") || strings.Contains(r.Path, "${basearch}")
+}
+
+// PathFor returns r.Path for a. With a == "" what stands for the architecture
+// stays as it is, and whoever reads the path puts in its own.
+func (r *Repo) PathFor(a Arch) string {
+	if a == "" {
+		return r.Path
+	}
+	return strings.NewReplacer("$basearch", string(a), "${basearch}", string(a)).Replace(r.Path)
+}
+
 // Allows tells whether the file says that v has r for a; with a == "", for any
 // architecture. A repository without a list of versions is in every one, and an
 // alias or a major version in the list stands for what it names.
@@ -433,6 +451,14 @@ func (c *Carries) Has(n *Network, v Version, a Arch) bool {
 		return false
 	}
 	return a == "" || len(c.Arches) == 0 || slices.Contains(c.Arches, a)
+}
+
+// AddressOf returns where m has v: the tree of its module, else the main one.
+func (m *Mirror) AddressOf(n *Network, v Version) Address {
+	if module := n.Module(v); module != "" {
+		return m.AddressOptional[module]
+	}
+	return m.Address
 }
 
 // Offers tells whether m has a URL of a required protocol.

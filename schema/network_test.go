@@ -278,6 +278,10 @@ func TestParseNetworkQuirks(t *testing.T) {
 			said: []string{`E :19: repos[1].name: repository "baseos" stands in line 17 already; this one is left out; give it another name`},
 		},
 		{
+			name: "a repository named like the directory of images", text: swap("name: nfv", "name: isos"),
+			said: []string{`E :19: repos[1].name: "isos" is what the directory of images is called; the repository is left out; give it another name`},
+		},
+		{
 			name: "a repository outside of the tree", text: swap("BaseOS/$basearch/os/", "../$basearch/"),
 			said: []string{`E :18: repos[0].path: repository "baseos" has no usable path; it is left out; write the path below the version's directory, such as BaseOS/$basearch/os/`},
 		},
@@ -389,4 +393,26 @@ func TestAllowsAgreesWithTheRecordedMatrix(t *testing.T) {
 		t.Errorf("compared only %d rows", compared)
 	}
 	t.Logf("%d rows agree", compared)
+}
+
+func TestPathOfARepositoryForAnArch(t *testing.T) {
+	for _, tt := range []struct {
+		path, want string
+		arch       Arch
+		perArch    bool
+	}{
+		{"BaseOS/$basearch/os/", "BaseOS/$basearch/os/", "", true},
+		{"BaseOS/$basearch/os/", "BaseOS/aarch64/os/", "aarch64", true},
+		{"BaseOS/${basearch}/os/", "BaseOS/aarch64/os/", "aarch64", true},
+		{"$basearch/$basearch/", "s390x/s390x/", "s390x", true},
+		{"BaseOS/Source/", "BaseOS/Source/", "aarch64", false},
+	} {
+		r := &Repo{Path: tt.path}
+		if got := r.PathFor(tt.arch); got != tt.want {
+			t.Errorf("%s for %q is %s, want %s", tt.path, tt.arch, got, tt.want)
+		}
+		if r.PerArch() != tt.perArch {
+			t.Errorf("%s is per arch: %v, want %v", tt.path, r.PerArch(), tt.perArch)
+		}
+	}
 }
