@@ -41,6 +41,16 @@ type Store interface {
 	// History returns the events of a mirror ("" is the origin), newest first, at
 	// most limit.
 	History(ctx context.Context, mirror string, limit int) ([]state.Event, error)
+
+	// Decisions returns what administrators have decided about truth: of each verb
+	// and key the last one, in any order. Those who never decided have none.
+	Decisions(ctx context.Context) ([]state.Decision, error)
+
+	// Decide keeps decisions, each in the place of what was decided before with
+	// the same verb about the same key. It needs no lease: it is called by a person
+	// at a terminal while another process, here or elsewhere, is the writer. When
+	// it returns nil they survive a crash.
+	Decide(ctx context.Context, decisions []state.Decision) error
 }
 
 // A Family is an IP version.

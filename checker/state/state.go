@@ -412,7 +412,7 @@ const (
 	OverrideChanged = "override" // an administrator decided, or a decision ended
 	TLSExpiring     = "tls"      // the certificate ends soon
 	Published       = "publish"  // the origin serves a new generation of Keys
-	OriginTroubled  = "origin"   // what the origin serves is not believed, or it is away
+	OriginTroubled  = "origin"   // what the origin serves of Keys is not believed, or it is away; without a Problem: that is over
 )
 
 // Change is what one writer puts into a store in one step: all of it or nothing.
