@@ -1,6 +1,7 @@
 package mirrorlist
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -192,20 +193,50 @@ func TestCoin(t *testing.T) {
 	}
 }
 
-func TestLogarithm(t *testing.T) {
-	check := func(x float64) {
+// A cell is what the library and math.Log make of the same bytes.
+func TestDrawIsTheLogarithmOfAHash(t *testing.T) {
+	names, weights := mirrorNames(50)
+	for _, secret := range []uint64{0, 3, 0xfedcba9876543210} {
+		d := newDraw(500_000, names, weights, secret)
+		for class := range classes {
+			for i, score := range d.row(class) {
+				b := binary.LittleEndian.AppendUint64(nil, names[i])
+				b = binary.LittleEndian.AppendUint64(b, uint64(d.hour)<<16|uint64(class))
+				want := -math.Log(float64(xxh3.HashSeed(b, secret))/(1<<64)) / float64(weights[i])
+				if got := float64(math.Float32frombits(score)); math.Abs(got-want) > 4e-4*want+1e-12 {
+					t.Fatalf("secret %x, class %d, mirror %d: %g, want %g", secret, class, i, got, want)
+				}
+			}
+		}
+	}
+}
+
+func TestHalvings(t *testing.T) {
+	check := func(number uint64) {
 		t.Helper()
-		want := math.Log(x)
-		if got := logarithm(x); math.Abs(got-want) > 1e-13*math.Max(1, math.Abs(want)) {
-			t.Fatalf("logarithm(%g) = %.17g, want %.17g", x, got, want)
+		got := halvings(number)
+		if want := 64 - math.Log2(float64(number)); math.Abs(float64(got)/one-want) > 4e-4*want+1e-9 {
+			t.Fatalf("halvings(%#x) = %g, want %g", number, float64(got)/one, want)
+		}
+		if less := halvings(number - 1); less < got {
+			t.Fatalf("halvings(%#x) = %d, and of one less only %d", number, got, less)
 		}
 	}
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 1_000_000 {
-		check((float64(r.Uint64()>>11) + 0.5) / (1 << 53))
+		check(max(1, r.Uint64()>>r.IntN(64)))
 	}
-	for i := range 53 { // as near to 0 and to 1 as a draw can be
-		check(math.Ldexp(0.5, -i))
-		check(1 - math.Ldexp(0.5, -i-1))
+	for i := range 64 { // where a power or a piece of the table ends
+		power := uint64(1) << i
+		check(power)
+		check(max(1, power-1))
+		check(-power)
+		check(1<<63 | power) // one of 53 is the next piece of the table
+	}
+	if got := halvings(math.MaxUint64); got <= 0 {
+		t.Errorf("the greatest number takes %d halvings: as bits, its draw would be the last", got)
+	}
+	if got := halvings(0); got != 64*one {
+		t.Errorf("halvings(0) = %g", float64(got)/one)
 	}
 }
