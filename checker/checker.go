@@ -7,7 +7,6 @@ package checker
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"meridian/checker/state"
@@ -16,7 +15,9 @@ import (
 
 // ErrNotHolder is returned by a [Store] to a writer that is not, or is no
 // longer, the one that may write.
-var ErrNotHolder = errors.New("checker: another checker holds the lease")
+var ErrNotHolder = state.ErrNotHolder
+
+var _ Store = (*state.Writer)(nil)
 
 // A Store keeps what the checker finds out. The directory and Redis of
 // checker/state are the two there are.
