@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -157,6 +158,43 @@ func (w *Writer) History(_ context.Context, mirror string, limit int) ([]Event, 
 	}
 	slices.Reverse(events)
 	return events[:min(limit, len(events))], nil
+}
+
+// Decisions returns what administrators have decided, in any order.
+func (w *Writer) Decisions(context.Context) ([]Decision, error) {
+	files, err := filepath.Glob(w.dir.Path("decisions/*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
+	var all []Decision
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("state: %w", err)
+		}
+		var d Decision
+		if err := json.Unmarshal(data, &d); err != nil {
+			return nil, fmt.Errorf("state: %s: %w", file, err)
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// Decide keeps decisions, each in the place of what was decided before with the
+// same verb about the same key. It needs no lease.
+func (w *Writer) Decide(_ context.Context, decisions []Decision) error {
+	for i := range decisions {
+		d := &decisions[i]
+		data, err := json.Marshal(d)
+		if err != nil {
+			return fmt.Errorf("state: %w", err)
+		}
+		if err := w.dir.Put("decisions/"+url.QueryEscape(d.Verb+"/"+d.Key.String())+".json", data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func historyFile(mirror string) string { return "history/" + url.QueryEscape(mirror) + ".jsonl" }

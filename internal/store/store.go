@@ -98,3 +98,14 @@ func (d *Dir) Append(name string, lines []byte) (err error) {
 	}
 	return nil
 }
+
+// Put writes the file name whole, whoever holds the lease.
+func (d *Dir) Put(name string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(d.Path(name)), 0o755); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	if err := durable.WriteFile(d.Path(name), data, 0o644); err != nil {
+		return fmt.Errorf("store: %w", err)
+	}
+	return nil
+}
