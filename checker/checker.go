@@ -94,7 +94,8 @@ type Observation struct {
 // An Answer is how one way to the mirror worked.
 type Answer struct {
 	OK         bool
-	TLSExpires time.Time // of an https answer
+	TLSExpires time.Time // of the certificate of an https answer
+	TLSBegins  time.Time // of its validity
 
 	// Insecure: the way led from https to http, or the certificate is bad.
 	Insecure bool

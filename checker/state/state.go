@@ -158,6 +158,17 @@ type Status struct {
 	Strikes   int `json:"strikes,omitempty"`
 	Successes int `json:"successes,omitempty"`
 
+	// Struck is when Strikes last grew, or since when they have been fading.
+	Struck time.Time `json:"struck,omitzero"`
+
+	// Misses are the tries in a row of a scheme or family, by its name ("https",
+	// "ipv6"), that failed and were forgiven.
+	Misses map[string]int `json:"misses,omitempty"`
+
+	// OtherHost is the host that answered the last time, after redirects; "" if it
+	// was the mirror's own.
+	OtherHost string `json:"other_host,omitempty"`
+
 	// Visited is when the mirror was last asked anything, and Changed when a
 	// verdict on it last changed by what was seen there.
 	Visited time.Time `json:"visited,omitzero"`
@@ -196,6 +207,20 @@ type Finding struct {
 	// Clean are the right answers in a row since it lied or flapped.
 	Clean int `json:"clean,omitempty"`
 
+	// Strikes grow each time that the key becomes unfit for lists, or falls back
+	// to an older generation, and fade with time; so many answers have to be right
+	// in a row. Struck is when they last grew, or since when they have been fading.
+	Strikes int       `json:"strikes,omitempty"`
+	Struck  time.Time `json:"struck,omitzero"`
+
+	// Path of the file whose bytes were a lie, relative to the repository; "" if
+	// that was repomd.xml. Only that file can show that it is over.
+	Path string `json:"path,omitempty"`
+
+	// Never: no valid repomd.xml was seen there yet. A 404 then means that the
+	// mirror is a partial one, and not that something was lost.
+	Never bool `json:"never,omitempty"`
+
 	// Revision is that of an unknown generation: of a mirror that is Ahead, or
 	// older than all that is remembered.
 	Revision string `json:"revision,omitempty"`
@@ -208,8 +233,10 @@ type Scheme struct {
 	Works Reach `json:"works"`
 
 	// TLSExpires is the end of the validity of the certificate that was shown;
-	// zero for other schemes.
+	// zero for other schemes. TLSBegins is its beginning: a certificate that lives
+	// for a week does not end soon because it ends in a week.
 	TLSExpires time.Time `json:"tls_expires,omitzero"`
+	TLSBegins  time.Time `json:"tls_begins,omitzero"`
 
 	Problem *Problem `json:"problem,omitempty"`
 }
