@@ -38,8 +38,6 @@ type Ranges struct {
 
 	// aliases are IPv6 networks that stand for the whole of IPv4: 2002::/16.
 	aliases []alias
-
-	count int // ranges that are not gaps
 }
 
 const fenceStep = 64
@@ -157,39 +155,40 @@ func last6(starts []addr6, a addr6) int {
 	return lo
 }
 
-// Len returns how many ranges there are. Gaps do not count.
+// Len counts the ranges. Gaps are none.
 func (r *Ranges) Len() int {
 	if r == nil {
 		return 0
 	}
-	return r.count
+	n := 0
+	for _, values := range [][]uint32{r.value4, r.value6} {
+		for _, v := range values {
+			if v != none {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // index makes what a look-up needs beside the arrays of starts and values.
 func (r *Ranges) index() {
 	if len(r.start4) > 0 {
-		r.index4 = make([]uint32, 1<<16+1)
-		i := 0
-		for h := range uint64(1 << 16) {
-			for i+1 < len(r.start4) && uint64(r.start4[i+1]) <= h<<16 {
-				i++
-			}
-			r.index4[h] = uint32(i)
+		// Without a condition that is true now and then: there are millions of
+		// ranges, and a start waits for this.
+		index := make([]uint32, 1<<16+1)
+		for i, start := range r.start4 {
+			index[(uint64(start)+0xffff)>>16] = uint32(i) // the last one stays
 		}
-		r.index4[1<<16] = uint32(len(r.start4) - 1)
+		for h := 1; h < len(index); h++ {
+			index[h] = max(index[h], index[h-1])
+		}
+		r.index4 = index
 	}
 	if len(r.start6) > 0 {
 		r.fence6 = make([]addr6, 0, len(r.start6)/fenceStep+1)
 		for i := 0; i < len(r.start6); i += fenceStep {
 			r.fence6 = append(r.fence6, r.start6[i])
-		}
-	}
-	r.count = 0
-	for _, values := range [][]uint32{r.value4, r.value6} {
-		for _, v := range values {
-			if v != none {
-				r.count++
-			}
 		}
 	}
 }

@@ -345,28 +345,40 @@ func viewRanges(content [][]byte, limit uint32) (*Ranges, error) {
 	if len(r.start4) != len(r.value4) || len(r.start6) != len(r.value6) {
 		return nil, errors.New("not one value for each range")
 	}
-	if len(r.start4) > 0 && r.start4[0] != 0 || len(r.start6) > 0 && r.start6[0] != (addr6{}) {
+	if first(r.start4) != 0 || first(r.start6) != (addr6{}) {
 		return nil, errors.New("the first range does not begin at the first address")
 	}
-	for i := 1; i < len(r.start4); i++ {
-		if r.start4[i-1] >= r.start4[i] {
+	// One pass over each array with little to do: there are millions, and a start
+	// waits for it.
+	for i, last := 1, first(r.start4); i < len(r.start4); i++ {
+		if r.start4[i] <= last {
 			return nil, errors.New("the IPv4 ranges do not ascend")
 		}
+		last = r.start4[i]
 	}
-	for i := 1; i < len(r.start6); i++ {
-		if !r.start6[i-1].less(r.start6[i]) {
+	for i, last := 1, first(r.start6); i < len(r.start6); i++ {
+		if !last.less(r.start6[i]) {
 			return nil, errors.New("the IPv6 ranges do not ascend")
 		}
+		last = r.start6[i]
 	}
 	for _, values := range [][]uint32{r.value4, r.value6} {
 		for _, v := range values {
-			if v >= limit && v != none {
+			if v+1 > limit { // one more than none is 0
 				return nil, fmt.Errorf("value %d, limit %d", v, limit)
 			}
 		}
 	}
 	r.index()
 	return r, nil
+}
+
+// first returns the first element, or zero.
+func first[T any](s []T) (zero T) {
+	if len(s) == 0 {
+		return zero
+	}
+	return s[0]
 }
 
 // bytesOf returns the memory of s, and view makes a slice of such memory. T has
