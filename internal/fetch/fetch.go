@@ -7,21 +7,19 @@
 package fetch
 
 import (
+	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -32,6 +30,18 @@ var ErrPrivate = errors.New("not a public address")
 // ErrTooLarge is wrapped by the error of a request whose body exceeds
 // [Options.MaxBytes], compressed or decompressed.
 var ErrTooLarge = errors.New("body too large")
+
+// ErrSlow is wrapped by the error of a request whose body came at less than
+// [Options.MinRate].
+var ErrSlow = errors.New("body too slow")
+
+// ErrRedirects is wrapped by the error of a request that was redirected more
+// than [Options.MaxRedirects] times.
+var ErrRedirects = errors.New("too many redirects")
+
+// ErrDowngrade is wrapped by the error of a request that was redirected from
+// https to http.
+var ErrDowngrade = errors.New("redirect from https to http")
 
 // Defaults of the fields of Options that are zero.
 const (
@@ -54,6 +64,13 @@ const (
 	idleTimeout = 30 * time.Second
 
 	maxURLBytes = 2048
+
+	// mostPromised bounds what is set aside for a body because of its
+	// Content-Length alone.
+	mostPromised = 256 << 10
+
+	// keptOfStream is what is kept of a body that goes elsewhere.
+	keptOfStream = 512
 )
 
 // Options are the limits of a [Client]. The zero value is the strict one.
@@ -67,8 +84,12 @@ type Options struct {
 	MaxBytes int64
 
 	// Timeout bounds one request from name lookup to the last byte of the body,
-	// redirects included. There is no separate limit for a body that drips.
+	// redirects included.
 	Timeout time.Duration
+
+	// MinRate, in bytes a second, is what a body must come at on average once it
+	// has been coming for ten seconds. Zero: a body may drip until Timeout.
+	MinRate int64
 
 	// MaxRedirects is how many redirects are followed. Negative: none.
 	MaxRedirects int
@@ -83,13 +104,23 @@ type Options struct {
 
 	// RootCAs replace the system's certificate authorities unless nil.
 	RootCAs *x509.CertPool
+
+	// Dial and Lookup replace the system's network, for tests whose hosts are in
+	// memory and whose time is virtual. They are called as the methods
+	// DialContext of net.Dialer and LookupNetIP of net.Resolver are. A connection
+	// to an address that may not be connected to is closed unused.
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
 // A Client makes requests within the limits of its Options. It is safe for
-// concurrent use and reads no proxy, cookie or credential from anywhere.
+// concurrent use and reads no proxy, cookie or credential from anywhere. No host
+// sees more than two of its connections at a time, whatever their ports, schemes
+// and families; requests beyond that wait. Connections are kept for a next
+// request, those of the hosts that were asked last.
 type Client struct {
-	opts      Options
-	transport *http.Transport
+	opts  Options
+	hosts *hosts
 
 	// permit says which addresses may be connected to. Set by New and constant
 	// from the first request on.
@@ -114,41 +145,15 @@ func New(opts Options) *Client {
 	if opts.AllowPrivate {
 		c.permit = netip.Addr.IsValid
 	}
-	dialer := &net.Dialer{Timeout: connectTimeout, ControlContext: c.control}
-
-	// HTTP/1 only: its limits on headers and bodies are the ones tested here.
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	c.transport = &http.Transport{
-		Proxy:                  nil, // never one from the environment: it would resolve names for us
-		DialContext:            dialer.DialContext,
-		TLSClientConfig:        &tls.Config{RootCAs: opts.RootCAs},
-		TLSHandshakeTimeout:    connectTimeout,
-		Protocols:              protocols,
-		DisableCompression:     true, // done here, where it can be bounded
-		MaxResponseHeaderBytes: maxHeaderBytes,
-		MaxIdleConnsPerHost:    2,
-		IdleConnTimeout:        idleTimeout,
+	if c.opts.Lookup == nil {
+		c.opts.Lookup = net.DefaultResolver.LookupNetIP
 	}
+	c.hosts = newHosts(c)
 	return c
 }
 
-// control runs between the making of a socket and its connection, when the name
-// has become an address for good: a name that resolves differently the second
-// time (DNS rebinding) gains nothing.
-func (c *Client) control(_ context.Context, _, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if !c.permit(ap.Addr()) {
-		return fmt.Errorf("%s: %w", ap.Addr(), ErrPrivate)
-	}
-	return nil
-}
-
 // CloseIdleConnections closes the connections that are kept for a next request.
-func (c *Client) CloseIdleConnections() { c.transport.CloseIdleConnections() }
+func (c *Client) CloseIdleConnections() { c.hosts.closeIdle() }
 
 // Validators identify the copy of a document that the caller already has, in
 // the words of the server that gave it. The zero value is no copy.
@@ -157,9 +162,49 @@ type Validators struct {
 	LastModified string `json:"last_modified,omitempty"`
 }
 
+// A Family is what kind of address a request is bound to.
+type Family uint8
+
+// The families. The zero value is whichever answers first.
+const (
+	AnyFamily Family = iota
+	IPv4
+	IPv6
+)
+
+// suffix is what net puts behind "tcp" and "ip" for the family.
+func (f Family) suffix() string { return [...]string{"", "4", "6"}[f] }
+
+// A Request is one question. Only URL must be set.
+type Request struct {
+	URL string
+
+	// Method is "GET" unless it says "HEAD".
+	Method string
+
+	// Header holds what is sent beside the client's own header.
+	Header http.Header
+
+	// Known asks for changes only.
+	Known Validators
+
+	// Family binds the request, and its redirects, to addresses of one kind. Such
+	// a request has a connection to itself.
+	Family Family
+
+	// MaxBytes, Timeout and MinRate replace those of Options unless they are zero.
+	MaxBytes int64
+	Timeout  time.Duration
+	MinRate  int64
+
+	// To is where the body goes as it comes, unless nil: Body of the Response then
+	// has its first bytes only, at most 512. An error of To ends the request.
+	To io.Writer
+}
+
 // A Response is what came back, and from where.
 type Response struct {
-	// URL that answered, after redirects.
+	// URL that answered, after redirects; that was asked last, if none did.
 	URL string
 
 	// Redirects are the URLs that answered with a redirect, in order.
@@ -168,12 +213,39 @@ type Response struct {
 	// Remote is the address that answered. Invalid if none was connected to.
 	Remote netip.AddrPort
 
-	Status int
+	// TLS is what the last server showed of itself; nil without https, or before
+	// it showed anything.
+	TLS *TLS
+
+	Status int // 0: no answer
 	Header http.Header
+
+	// Length is that of the whole body as the header says it, in bytes; negative
+	// when it does not.
+	Length int64
 
 	// Body is empty when Status is 304. After an error it holds the bytes that
 	// were read before it.
 	Body []byte
+
+	// Requests that were written, and bytes that came back, of all hops, with
+	// everything that TLS and HTTP add to the body. Repetitions count: a request
+	// over a kept connection that the server has closed meanwhile is made again.
+	Requests int
+	Received int64
+}
+
+// TLS is what a server has shown of itself.
+type TLS struct {
+	// Expires is when the last chain of certificates that was accepted ends, or,
+	// when none was, the server's own certificate.
+	Expires time.Time
+
+	// Issuer of the server's certificate.
+	Issuer string
+
+	// Err is why the certificate is not accepted. Nil: it is.
+	Err error
 }
 
 // Validators returns what a later request needs to ask for changes only.
@@ -189,100 +261,121 @@ func (r *Response) Validators() Validators {
 // the network and of the protocol. The Response is nil unless the server began
 // to answer; with an error it is evidence, not a document.
 func (c *Client) Get(ctx context.Context, rawURL string, known Validators) (*Response, error) {
-	u, err := parseURL(rawURL)
-	if err != nil {
-		return nil, err
+	resp, err := c.Do(ctx, Request{URL: rawURL, Known: known})
+	if resp.Status == 0 {
+		resp = nil
 	}
-	total, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	return resp, err
+}
+
+// Do makes a request. Answers and errors are those of [Client.Get], but the
+// Response is never nil: it holds what is known when the request ends.
+func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
+	u, err := parseURL(r.URL)
+	if err != nil {
+		return &Response{Length: -1}, err
+	}
+	if r.MaxBytes == 0 {
+		r.MaxBytes = c.opts.MaxBytes
+	}
+	if r.Timeout == 0 {
+		r.Timeout = c.opts.Timeout
+	}
+	if r.MinRate == 0 {
+		r.MinRate = c.opts.MinRate
+	}
+	total, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	resp, err := c.get(total, u, known)
+	t := &trace{family: r.Family}
+	resp := &Response{URL: u.String(), Length: -1}
+	err = c.do(t.with(total), u, &r, resp)
+	t.report(resp, err)
 	switch {
 	case err == nil:
 		return resp, nil
-	case total.Err() != nil && ctx.Err() == nil:
-		return resp, fmt.Errorf("%s: no whole answer within %v: %w", u, c.opts.Timeout, err)
+	case total.Err() != nil && ctx.Err() == nil && !errors.Is(err, ErrSlow):
+		return resp, fmt.Errorf("%s: no whole answer within %v: %w", u, r.Timeout, err)
 	}
 	return resp, fmt.Errorf("%s: %w", u, err)
 }
 
-func (c *Client) get(ctx context.Context, u *url.URL, known Validators) (*Response, error) {
-	// The trace may be called from any goroutine of the transport.
-	var remote atomic.Pointer[netip.AddrPort]
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) {
-			if tcp, ok := info.Conn.RemoteAddr().(*net.TCPAddr); ok {
-				ap := tcp.AddrPort()
-				remote.Store(&ap)
-			}
-		},
-	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+// do fills in resp, but for what the trace knows.
+func (c *Client) do(ctx context.Context, u *url.URL, r *Request, resp *Response) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.Method, http.MethodGet), u.String(), nil)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	for name, values := range r.Header {
+		req.Header[name] = values
 	}
 	req.Header.Set("User-Agent", c.opts.UserAgent)
 	req.Header.Set("Accept-Encoding", "identity")
 	if c.opts.Gzip {
 		req.Header.Set("Accept-Encoding", "gzip")
 	}
-	if known.ETag != "" {
-		req.Header.Set("If-None-Match", known.ETag)
+	if r.Known.ETag != "" {
+		req.Header.Set("If-None-Match", r.Known.ETag)
 	}
-	if known.LastModified != "" {
-		req.Header.Set("If-Modified-Since", known.LastModified)
+	if r.Known.LastModified != "" {
+		req.Header.Set("If-Modified-Since", r.Known.LastModified)
 	}
 
-	var redirects []string
 	hc := http.Client{
-		Transport: c.transport,
+		Transport: c.hosts,
 		CheckRedirect: func(next *http.Request, via []*http.Request) error {
 			last := via[len(via)-1].URL
-			redirects = append(redirects, last.String())
+			resp.Redirects = append(resp.Redirects, last.String())
 			next.Header.Del("Referer") // the next host need not know this URL
-			return c.checkRedirect(last, next.URL, len(via))
+			err := c.checkRedirect(last, next.URL, len(via))
+			if err == nil {
+				resp.URL = next.URL.String()
+			}
+			return err
 		},
 	}
 	res, err := hc.Do(req)
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err // Get names the URL; url.Error would name it again
+		err = wrapped.Err // Do names the URL; url.Error would name it again
 	}
 	if res == nil {
-		return nil, err
+		return err
 	}
-	resp := &Response{
-		URL:       res.Request.URL.String(),
-		Redirects: redirects,
-		Status:    res.StatusCode,
-		Header:    res.Header,
-	}
-	if ap := remote.Load(); ap != nil {
-		resp.Remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
+	resp.Status, resp.Header, resp.Length = res.StatusCode, res.Header, res.ContentLength
 	if err != nil { // a redirect that is not followed; its body is closed
-		return resp, err
+		return err
 	}
 	defer res.Body.Close()
 	if res.StatusCode < 200 || res.StatusCode > 599 {
-		return resp, fmt.Errorf("status %d is not a final one", res.StatusCode)
+		return fmt.Errorf("status %d is not a final one", res.StatusCode)
 	}
 	if res.StatusCode == http.StatusNotModified {
-		if known == (Validators{}) {
-			return resp, errors.New("status 304 to a request without conditions")
+		if r.Known == (Validators{}) {
+			return errors.New("status 304 to a request without conditions")
 		}
-		return resp, nil
+		return nil
 	}
-	resp.Body, err = c.read(res)
-	return resp, err
+	if req.Method == http.MethodHead {
+		return nil
+	}
+	pace := newPace(res.Body, r.MinRate, func() { cancel(ErrSlow) })
+	defer pace.stop()
+	resp.Body, err = c.read(res, pace, r)
+	if err != nil && context.Cause(ctx) == ErrSlow {
+		err = fmt.Errorf("%w: %d bytes in %v, less than %d a second", ErrSlow, pace.got(), pace.since(), r.MinRate)
+	}
+	return err
 }
 
 // checkRedirect says whether hop number n, from one URL to the next, may be
 // made. Where the next URL leads is checked when it is connected to.
 func (c *Client) checkRedirect(from, to *url.URL, n int) error {
 	if n > max(c.opts.MaxRedirects, 0) {
-		return fmt.Errorf("more than %d redirects", max(c.opts.MaxRedirects, 0))
+		return fmt.Errorf("%w: more than %d redirects", ErrRedirects, max(c.opts.MaxRedirects, 0))
 	}
 	if from.Scheme == "https" && to.Scheme == "http" {
-		return errors.New("redirect from https to http")
+		return ErrDowngrade
 	}
 	if err := checkURL(to); err != nil {
 		return fmt.Errorf("redirect: %w", err)
@@ -290,16 +383,18 @@ func (c *Client) checkRedirect(from, to *url.URL, n int) error {
 	return nil
 }
 
-// read returns the body. With an error it returns what came before it.
-func (c *Client) read(res *http.Response) ([]byte, error) {
-	limit := c.opts.MaxBytes
+// read returns the body, or its first bytes when it goes elsewhere. With an error
+// it returns what came before it.
+func (c *Client) read(res *http.Response, from io.ReadCloser, r *Request) ([]byte, error) {
+	limit := r.MaxBytes
 	tooLarge := fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
 	if res.ContentLength > limit {
 		return nil, tooLarge
 	}
 	// The compressed bytes are bounded too: a stream can be endless and yet
 	// decompress to nothing.
-	body := http.MaxBytesReader(nil, res.Body, limit)
+	body := http.MaxBytesReader(nil, from, limit)
+	size := res.ContentLength
 	if c.opts.Gzip {
 		switch encoding := strings.ToLower(res.Header.Get("Content-Encoding")); encoding {
 		case "", "identity":
@@ -308,16 +403,40 @@ func (c *Client) read(res *http.Response) ([]byte, error) {
 			if err != nil {
 				return nil, fmt.Errorf("gzip body: %w", err)
 			}
-			body = http.MaxBytesReader(nil, gz, limit)
+			body, size = http.MaxBytesReader(nil, gz, limit), -1
 		default:
 			return nil, fmt.Errorf("body in encoding %q; only gzip was asked for", encoding)
 		}
 	}
-	data, err := io.ReadAll(body)
+	var data []byte
+	var err error
+	if r.To != nil {
+		kept := &firstBytes{to: r.To}
+		_, err = io.Copy(kept, body)
+		data = kept.data
+	} else {
+		// What is promised is believed up to a point: it is only a promise.
+		buf := bytes.NewBuffer(make([]byte, 0, max(bytes.MinRead, min(size+bytes.MinRead, mostPromised))))
+		_, err = buf.ReadFrom(body)
+		data = buf.Bytes()
+	}
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
 		err = tooLarge
 	}
 	return data, err
+}
+
+// firstBytes passes on what is written, and keeps its beginning.
+type firstBytes struct {
+	to   io.Writer
+	data []byte
+}
+
+func (f *firstBytes) Write(p []byte) (int, error) {
+	if room := keptOfStream - len(f.data); room > 0 {
+		f.data = append(f.data, p[:min(room, len(p))]...)
+	}
+	return f.to.Write(p)
 }
 
 // parseURL is url.Parse for URLs that strangers write.

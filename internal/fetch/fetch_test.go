@@ -458,8 +458,10 @@ func TestOnlyHTTP1IsSpoken(t *testing.T) {
 func TestNoProxy(t *testing.T) {
 	// Seen in the transport: proxies of the environment are never used for
 	// loopback, and are read once per process.
-	if New(Options{}).transport.Proxy != nil {
-		t.Error("a proxy would resolve names and connect in our place")
+	for _, transport := range New(Options{}).hosts.newHost("mirror.example.org").transports {
+		if transport.Proxy != nil {
+			t.Error("a proxy would resolve names and connect in our place")
+		}
 	}
 }
 
@@ -523,11 +525,9 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 304 Not Modified\r\n\r\n"))
 	f.Add(append([]byte("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"), gzipped(f, make([]byte, 1<<20))...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		// No redirects: the test talks to nobody, whatever a Location says.
-		c := New(Options{MaxRedirects: -1, MaxBytes: 1 << 10, Gzip: true})
-		// A pipe: a real connection for each input would use up all ports.
 		var served sync.WaitGroup
-		c.transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+		// A pipe: a real connection for each input would use up all ports.
+		dial := func(context.Context, string, string) (net.Conn, error) {
 			ours, theirs := net.Pipe()
 			served.Go(func() {
 				defer theirs.Close()
@@ -537,6 +537,8 @@ func FuzzAnswer(f *testing.F) {
 			})
 			return ours, nil
 		}
+		// No redirects: the test talks to nobody, whatever a Location says.
+		c := New(Options{MaxRedirects: -1, MaxBytes: 1 << 10, Gzip: true, Dial: dial})
 		defer served.Wait()
 		defer c.CloseIdleConnections()
 		resp, err := c.Get(t.Context(), "http://mirror.example.org/", Validators{ETag: `"x"`})
