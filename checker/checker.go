@@ -135,16 +135,17 @@ type KeySeen struct {
 	// Timestamp is the newest of the data entries, seconds since 1970.
 	Timestamp int64
 
-	// Files are metadata files that repomd.xml names and that were asked for
-	// their size, as at a flip; only wrong ones are listed. FilesAsked tells
-	// whether they were, so that "none wrong" differs from "not asked".
-	FilesAsked bool
+	// FilesAsked is how many of the metadata files that repomd.xml names were
+	// asked for their size, as at a flip: the first ones of KeyPlan.Files. Of them
+	// only wrong ones are listed.
+	FilesAsked int
 	FilesWrong []FileSeen
 
 	// OtherHost answered after redirects; "" if it was the mirror's own.
 	OtherHost string
 
-	// Evidence of the request; nil for what is as it should be.
+	// Evidence of the request. Nil for what was Served by the mirror's own host
+	// and is the newest generation, or cannot be compared with one.
 	Evidence *state.Evidence
 }
 
