@@ -324,14 +324,17 @@ func readBounded(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFeedBytes+1))
-	if err != nil {
+	var data bytes.Buffer
+	if st, err := file.Stat(); err == nil {
+		data.Grow(int(min(st.Size(), maxFeedBytes)) + bytes.MinRead)
+	}
+	if _, err := data.ReadFrom(io.LimitReader(file, maxFeedBytes+1)); err != nil {
 		return nil, err
 	}
-	if len(data) > maxFeedBytes {
+	if data.Len() > maxFeedBytes {
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxFeedBytes)
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 // copyHeader is the first line of the copy on disk, as JSON; the items follow, one

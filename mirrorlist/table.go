@@ -360,22 +360,23 @@ func (g *geometry) addSubnets(in *inputs) {
 func (g *geometry) addClouds(in *inputs) {
 	type region struct{ cloud, name string }
 	var regions []region
-	number := map[region]uint32{}
+	numbers := map[string]map[string]uint32{} // of regions, by cloud and name
 	var entries []geo.Entry
 	for i := range g.mirrors {
 		// Ranges of clouds that no mirror is in would only take memory.
 		cloud := g.mirrors[i].CloudType
-		if cloud == "" || number[region{cloud, "*"}] != 0 {
+		if cloud == "" || numbers[cloud] != nil {
 			continue
 		}
-		number[region{cloud, "*"}] = 1
+		number := map[string]uint32{}
+		numbers[cloud] = number
+		entries = slices.Grow(entries, len(in.clouds[cloud]))
 		for _, r := range in.clouds[cloud] {
-			k := region{cloud, r.Region}
-			n, ok := number[k]
+			n, ok := number[r.Region]
 			if !ok {
 				n = uint32(len(regions))
-				number[k] = n
-				regions = append(regions, k)
+				number[r.Region] = n
+				regions = append(regions, region{cloud, r.Region})
 			}
 			entries = append(entries, geo.Entry{Prefix: r.Prefix, Value: n})
 		}

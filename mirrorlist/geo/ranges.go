@@ -262,7 +262,7 @@ type Entry struct {
 // longest prefix wins; of equal prefixes, the later entry.
 func NewRanges(entries []Entry) *Ranges {
 	nets := flatten(entries)
-	var b ranger
+	b := newRanger(nets)
 	sweep(nets, func(first, last addr6, is4 bool, innermost int) {
 		b.add(first, last, is4, nets[innermost].value)
 	})
@@ -281,11 +281,18 @@ type SetMember struct {
 // entry that is there twice is listed once.
 func NewSetRanges(entries []Entry) (r *Ranges, sets [][]SetMember) {
 	nets := flatten(entries)
-	var b ranger
+	b := newRanger(nets)
 	numbers := make([]uint32, len(nets)) // of the set, plus 1, by innermost network
+	alone := make([]SetMember, 0, len(nets))
 	sweep(nets, func(first, last addr6, is4 bool, innermost int) {
 		if numbers[innermost] == 0 {
-			sets = append(sets, members(nets, innermost))
+			n := &nets[innermost]
+			if n.outer >= 0 {
+				sets = append(sets, members(nets, innermost))
+			} else { // as nearly all are: without an array of its own
+				alone = append(alone, SetMember{Value: n.value, Bits: n.bits})
+				sets = append(sets, alone[len(alone)-1:len(alone):len(alone)])
+			}
 			numbers[innermost] = uint32(len(sets))
 		}
 		b.add(first, last, is4, numbers[innermost]-1)
@@ -304,6 +311,21 @@ func members(nets []network, i int) []SetMember {
 		return cmp.Or(cmp.Compare(b.Bits, a.Bits), cmp.Compare(a.Value, b.Value))
 	})
 	return slices.Compact(set)
+}
+
+// newRanger has room for the ranges of nets, and as many gaps.
+func newRanger(nets []network) *ranger {
+	n4, _ := slices.BinarySearchFunc(nets, false, func(n network, _ bool) int {
+		if n.is4 {
+			return -1
+		}
+		return 1
+	})
+	room4, room6 := 2*n4, 2*(len(nets)-n4)
+	b := new(ranger)
+	b.r.start4, b.r.value4 = make([]uint32, 0, room4), make([]uint32, 0, room4)
+	b.r.start6, b.r.value6 = make([]addr6, 0, room6), make([]uint32, 0, room6)
+	return b
 }
 
 func (b *ranger) add(first, last addr6, is4 bool, value uint32) {
@@ -333,22 +355,58 @@ func flatten(entries []Entry) []network {
 			nets = append(nets, n)
 		}
 	}
-	slices.SortStableFunc(nets, func(a, b network) int {
-		switch {
-		case a.is4 != b.is4:
-			if a.is4 {
-				return -1
-			}
-			return 1
-		case a.first != b.first:
-			if a.first.less(b.first) {
-				return -1
-			}
-			return 1
+	return sortRuns(nets)
+}
+
+// precedes is the order of flatten.
+func (n *network) precedes(m *network) bool {
+	switch {
+	case n.is4 != m.is4:
+		return n.is4
+	case n.first != m.first:
+		return n.first.less(m.first)
+	}
+	return n.bits < m.bits
+}
+
+// sortRuns sorts nets stably, by merging what ascends already: the entries are
+// mostly a few sorted lists, one after another.
+func sortRuns(nets []network) []network {
+	ends := []int{0}
+	for i := range nets {
+		if i > 0 && nets[i].precedes(&nets[i-1]) {
+			ends = append(ends, i)
 		}
-		return cmp.Compare(a.bits, b.bits)
-	})
+	}
+	ends = append(ends, len(nets))
+	var out []network
+	for len(ends) > 2 {
+		if out == nil {
+			out = make([]network, len(nets))
+		}
+		merged := ends[:1]
+		for i := 2; i < len(ends); i += 2 {
+			merge(out[ends[i-2]:ends[i]], nets[ends[i-2]:ends[i-1]], nets[ends[i-1]:ends[i]])
+			merged = append(merged, ends[i])
+		}
+		if len(ends)%2 == 0 { // one is left over
+			copy(out[ends[len(ends)-2]:], nets[ends[len(ends)-2]:])
+			merged = append(merged, len(nets))
+		}
+		nets, out, ends = out, nets, merged
+	}
 	return nets
+}
+
+// merge fills out with a and b, which ascend; of equal networks those of a first.
+func merge(out, a, b []network) {
+	for i := range out {
+		if len(a) == 0 || len(b) > 0 && b[0].precedes(&a[0]) {
+			out[i], b = b[0], b[1:]
+		} else {
+			out[i], a = a[0], a[1:]
+		}
+	}
 }
 
 func newNetwork(p netip.Prefix) (network, bool) {
