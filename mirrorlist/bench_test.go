@@ -239,7 +239,7 @@ func benchTable(tb testing.TB, n int) *Table {
 	}
 	t := &Table{
 		geometry: g, orders: k.ordersOf(g, true), draws: draws(nil).next(benchNow, g.names, g.weights, in.secret),
-		snap: in.snap, snapLive: true, health: newHealth(g, in.snap, true), ipv6: newSixes(g, in.snap),
+		findings: newFindings(g, in.snap, true, time.Time{}),
 		fallback: newSet(n), limit: 10, secret: in.secret, now: benchNow, date: []string{benchNow.UTC().Format(http.TimeFormat)},
 	}
 	benchTables[n] = t
@@ -502,7 +502,7 @@ func BenchmarkNewHealth(b *testing.B) {
 		b.Run(fmt.Sprintf("mirrors=%d", n), func(b *testing.B) {
 			in := benchInputs(b, n)
 			g, snap := newGeometry(in), benchSnapshot(in, 1)
-			measure(b, func(int) { newHealth(g, snap, true) })
+			measure(b, func(int) { newFindings(g, snap, true, time.Time{}) })
 		})
 	}
 }

@@ -78,7 +78,7 @@ const (
 	sameASN  pickFlags = 1 << iota // the mirror's own ASN is the client's
 	lagging                        // listed in its place
 	sunk                           // lagging, and behind the fresh ones of its band
-	filled                         // lagging and expired: only fills the list
+	filled                         // only fills the list
 	promoted                       // moved up for a client that arrived over IPv6
 	padded                         // outside the country that was asked for
 	monopoly                       // alone, by its operator's rule
@@ -188,7 +188,7 @@ type ranking struct {
 // rank takes the first mirrors of the whole order. That the order is longer
 // never changes how it begins.
 func (r *ranking) rank() {
-	r.base.and(r.health.list, r.table.schemes[r.tree][r.want])
+	r.base.and(r.health.list, r.table.ways[r.tree].schemes[r.want])
 	if r.near {
 		r.onNet()
 	}
@@ -205,7 +205,7 @@ func (r *ranking) monopoly() bool {
 	t := r.table
 	best, bits := -1, uint8(0)
 	better := func(m uint16, n uint8) {
-		if !t.monopoly.has(m) || !r.health.list.has(m) || !t.schemes[r.tree][anyScheme].has(m) {
+		if !t.monopoly.has(m) || !r.health.list.has(m) || t.drain != nil && t.drain.has(m) || !t.ways[r.tree].schemes[anyScheme].has(m) {
 			return
 		}
 		if best < 0 || n == bits && r.row[m] < r.row[best] {
@@ -254,6 +254,9 @@ func (r *ranking) onNet() {
 	if r.public {
 		r.mask.and(r.mask, t.public)
 	}
+	if t.drain != nil {
+		r.mask.without(r.mask, t.drain)
+	}
 	for on := r.subnets; len(on) > 0; {
 		n := 1
 		for n < len(on) && on[n].bits == on[0].bits {
@@ -291,18 +294,17 @@ func (r *ranking) geographic() {
 	r.walkCountries(false)
 }
 
-// fill adds, when an old generation was withdrawn at once, the mirrors that
-// still have it, where the list is not full without them.
+// fill adds the mirrors that still have a generation that was withdrawn at once,
+// and those that are to be left, where the list is not full without them.
 func (r *ranking) fill() {
-	if r.health.lags && r.health.expired {
+	if r.health.fills {
 		r.walkCountries(true)
 	}
 }
 
 // walkCountries walks the public mirrors of the country that was asked for, then
-// all. With old it walks only those that lag behind an expired generation, else
-// only the others.
-func (r *ranking) walkCountries(old bool) {
+// all. With fill it walks only those that fill a list, else only the others.
+func (r *ranking) walkCountries(fill bool) {
 	t := r.table
 	for _, pad := range [2]bool{false, true} {
 		if len(r.picks) >= r.depth || pad && r.country == ([2]byte{}) {
@@ -316,12 +318,12 @@ func (r *ranking) walkCountries(old bool) {
 		if pad {
 			flags |= padded
 		}
-		if r.health.lags && r.health.expired {
-			if old {
+		if r.health.fills {
+			if fill {
 				flags |= filled
-				r.mask.and(r.mask, r.health.lag)
+				r.mask.and(r.mask, r.health.fill)
 			} else {
-				r.mask.without(r.mask, r.health.lag)
+				r.mask.without(r.mask, r.health.fill)
 			}
 		}
 		r.walk(flags)
@@ -532,14 +534,14 @@ func (r *ranking) lastResort() {
 	t := r.table
 	for _, want := range [2]scheme{r.want, anyScheme} {
 		if want != r.want {
-			r.base.and(r.health.list, t.schemes[r.tree][want])
+			r.base.and(r.health.list, t.ways[r.tree].schemes[want])
 			r.geographic()
 			if r.fill(); len(r.picks) > 0 {
 				return
 			}
 		}
 		for _, tier := range [2]tier{tierFallback, tierAny} {
-			r.base.and(r.health.any, t.schemes[r.tree][want])
+			r.base.and(r.health.any, t.ways[r.tree].schemes[want])
 			if tier == tierFallback {
 				r.base.and(r.base, t.fallback)
 			}

@@ -198,12 +198,18 @@ func (t *Table) candidateInfo(q *question, s *scratch, p pick) Candidate {
 		{monopoly, "wants its own clients for itself"},
 		{sameASN, "in the client's own ASN"},
 		{sunk, "lags behind the newest generation, so fresh ones of its band come first"},
-		{filled, "holds a generation that was withdrawn, so it only fills the list"},
 		{promoted, "moved up because the client arrived over IPv6"},
 		{padded, "outside the country that was asked for: fills the list"},
 	} {
 		if p.flags&f.flag != 0 {
 			c.Reasons = append(c.Reasons, f.text)
+		}
+	}
+	if p.flags&filled != 0 {
+		if t.drain != nil && t.drain.has(p.mirror) {
+			c.Reasons = append(c.Reasons, "is to be left, so it only fills the list"+t.because(p.mirror))
+		} else {
+			c.Reasons = append(c.Reasons, "holds a generation that was withdrawn, so it only fills the list")
 		}
 	}
 	if m.Anycast {
@@ -236,7 +242,8 @@ func (t *Table) slotHealthName(slot int, m uint16) string {
 		return state.Unknown.String()
 	}
 	for _, k := range keys {
-		h := healthOf(t.snap.Mirrors[t.mirrors[m].Name], k, t.snapLive, t.public.has(m))
+		truth := t.snap.Truth[k]
+		h, _, _ := verdict(t.status(m), k, &truth, t.live, t.public.has(m), t.network.AllowedOutdate, t.now)
 		if badness(h) > badness(worst) {
 			worst = h
 		}
@@ -255,10 +262,16 @@ func (t *Table) whyNot(q *question, s *scratch, i uint16) string {
 		return "has no http or https address"
 	case !slot.carry.has(i):
 		return "does not carry " + strings.TrimSuffix(slot.key.String(), "/")
+	case t.disabled(i):
+		return "disabled by an administrator" + t.because(i)
+	case slices.ContainsFunc(slot.keys, func(k state.Key) bool { return withdrawn(t.status(i).Override, k, t.now) }):
+		return "withdrawn for this repository by an administrator" + t.because(i)
 	case !t.health[q.slot].list.has(i):
 		return "is " + t.slotHealthName(q.slot, i)
-	case !t.schemes[q.tree][q.want].has(i):
+	case !t.ways[q.tree].schemes[q.want].has(i):
 		return fmt.Sprintf("has no %s address", [...]string{"", "http", "https"}[q.want])
+	case t.drain != nil && t.drain.has(i) && !t.public.has(i):
+		return "is to be left" + t.because(i)
 	case len(s.picks) == 1 && s.picks[0].flags&monopoly != 0:
 		return "another mirror wants this client for itself"
 	case t.serves(q.addr, s.asn, i):
@@ -270,6 +283,31 @@ func (t *Table) whyNot(q *question, s *scratch, i uint16) string {
 		return "private, and the client is in none of its networks"
 	}
 	return "ranked below the list"
+}
+
+// status returns what is known of a mirror; never nil.
+func (t *Table) status(m uint16) *state.Status {
+	if t.snap != nil {
+		if st := t.snap.Mirrors[t.mirrors[m].Name]; st != nil {
+			return st
+		}
+	}
+	return &noStatus
+}
+
+func (t *Table) disabled(m uint16) bool {
+	o := t.status(m).Override
+	return inForce(o, t.now) && o.Disabled
+}
+
+// because returns the reason that an administrator gave, as the end of a
+// sentence.
+func (t *Table) because(m uint16) string {
+	o := t.status(m).Override
+	if o == nil || o.Reason == "" {
+		return ""
+	}
+	return ": " + o.Reason
 }
 
 // serves reports whether an address is in one of the networks that a mirror is

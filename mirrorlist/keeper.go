@@ -606,14 +606,13 @@ func (k *keeper) serve(t *Table) {
 	k.draws.draws = k.draws.next(now, t.names, t.weights, t.secret)
 	t.draws = k.draws.draws
 	old := k.s.table.Load()
-	t.snap, t.snapLive = k.in.snap, k.in.snap != nil && now.Sub(k.in.snap.Taken) < k.in.maxAge
-	if old != nil && old.geometry == t.geometry && old.snap == t.snap && old.snapLive == t.snapLive {
-		t.health, t.ipv6 = old.health, old.ipv6
+	live := k.in.snap != nil && now.Sub(k.in.snap.Taken) < k.in.maxAge
+	if old != nil && old.geometry == t.geometry && old.snap == k.in.snap && old.live == live && (old.until.IsZero() || now.Before(old.until)) {
+		t.findings = old.findings
 	} else {
-		t.health = newHealth(t.geometry, t.snap, t.snapLive)
-		t.ipv6 = newSixes(t.geometry, t.snap)
+		t.findings = newFindings(t.geometry, k.in.snap, live, now)
 	}
-	if k.in.snap != nil && !t.snapLive {
+	if k.in.snap != nil && !live {
 		k.problem("state age", fmt.Errorf("findings are of %s: every health is unknown", k.in.snap.Taken.Format(time.RFC3339)))
 	} else {
 		k.problem("state age")

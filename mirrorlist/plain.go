@@ -3,7 +3,7 @@ package mirrorlist
 // appendList appends the answer as a mirrorlist: one URL a line, and no newline
 // after the last.
 func (t *Table) appendList(b []byte, q *question, picks []pick) []byte {
-	bases, suffix := t.urls[q.tree][q.want], q.suffix
+	bases, suffix := t.ways[q.tree].urls[q.want], q.suffix
 	for i := range picks {
 		if i > 0 {
 			b = append(b, '\n')
@@ -15,5 +15,5 @@ func (t *Table) appendList(b []byte, q *question, picks []pick) []byte {
 
 // appendURL appends the URL that a pick stands for.
 func (t *Table) appendURL(b []byte, q *question, p pick) []byte {
-	return append(append(b, t.urls[q.tree][q.want][p.mirror]...), q.suffix...)
+	return append(append(b, t.ways[q.tree].urls[q.want][p.mirror]...), q.suffix...)
 }

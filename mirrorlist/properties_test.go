@@ -272,8 +272,15 @@ func (w *world) addFindings(r *rand.Rand) {
 		state.Fresh, state.Fresh, state.Fresh, state.Lagging, state.Lagging, state.Lagging, state.Ahead, state.Unprobed, state.Unknown,
 	}
 	bad := []state.Health{state.Stale, state.Broken, state.Absent, state.Down, state.Pending}
+	w.in.network.AllowedOutdate = 24 * time.Hour
 	for _, k := range keys {
-		snap.Truth[k] = state.Truth{Expired: r.IntN(4) == 0}
+		t := state.Truth{Expired: r.IntN(4) == 0}
+		for i, age := range []time.Duration{time.Hour, 10 * time.Hour, 40 * time.Hour, 90 * time.Hour} {
+			g := state.Generation{FirstSeen: w.now.Add(-age), Expired: i > 0 && r.IntN(4) == 0}
+			g.SHA256[0] = byte(i)
+			t.Generations = append(t.Generations, g)
+		}
+		snap.Truth[k] = t
 	}
 	allBad := map[state.Key]bool{}
 	for _, k := range keys {
@@ -283,8 +290,20 @@ func (w *world) addFindings(r *rand.Rand) {
 		if r.IntN(15) == 0 {
 			continue
 		}
-		st := &state.Status{Health: map[state.Key]state.Health{}, IPv6: state.Reach(r.IntN(3))}
+		st := &state.Status{Health: map[state.Key]state.Health{}, Holds: map[state.Key]state.GenerationID{}, IPv6: state.Reach(r.IntN(3))}
+		if r.IntN(8) == 0 {
+			st.Override = &state.Override{Disabled: r.IntN(3) == 0, Draining: r.IntN(2) == 0, Withdrawn: []state.Key{pickOne(r, keys)}}
+			if r.IntN(3) == 0 {
+				st.Override.Until = w.now.Add(time.Duration(r.IntN(3)-1) * time.Hour)
+			}
+		}
+		if r.IntN(8) == 0 {
+			st.Schemes = map[string]*state.Scheme{"http": {Works: state.Reach(r.IntN(3))}, "https": {Works: state.Reach(r.IntN(3))}}
+		}
 		for _, k := range keys {
+			if r.IntN(2) == 0 {
+				st.Holds[k] = state.GenerationID{byte(r.IntN(6))} // some of them not known
+			}
 			switch n := r.IntN(100); {
 			case allBad[k] || n < 6:
 				st.Health[k] = pickOne(r, bad)
@@ -299,7 +318,7 @@ func (w *world) addFindings(r *rand.Rand) {
 // table makes the table of a world, as a keeper does.
 func (w *world) table(withOrders bool) *Table {
 	g := newGeometry(&w.in)
-	t := &Table{geometry: g, limit: w.limit, secret: w.in.secret, snap: w.in.snap, snapLive: w.live, fallback: newSet(len(g.mirrors))}
+	t := &Table{geometry: g, limit: w.limit, secret: w.in.secret, fallback: newSet(len(g.mirrors))}
 	if withOrders && g.db.HasLocation() {
 		t.orders = ordersFor(g)
 	}
@@ -307,8 +326,7 @@ func (w *world) table(withOrders bool) *Table {
 		t.fallback.add(g.byName[name])
 	}
 	t.draws = draws(nil).next(w.now, g.names, g.weights, w.in.secret)
-	t.health = newHealth(g, t.snap, t.snapLive)
-	t.ipv6 = newSixes(g, t.snap)
+	t.findings = newFindings(g, w.in.snap, w.live, w.now)
 	return t
 }
 
@@ -425,6 +443,7 @@ func (w *world) subjectOf(e enquiry) (s subject, ok bool) {
 	}
 	if e.iso {
 		s.arches = []schema.Arch{schema.Arch(e.arch)}
+		s.keys = []state.Key{{Version: s.version, Repo: "isos", Arch: schema.Arch(e.arch)}}
 		s.suffix = string(s.version) + "/isos/" + e.arch
 		return s, true
 	}
@@ -452,10 +471,13 @@ func (w *world) subjectOf(e enquiry) (s subject, ok bool) {
 	default:
 		s.arches = built
 	}
-	if e.repo == "source" {
+	if e.repo == "source" { // the same for all
 		s.keys = []state.Key{{Version: s.version, Repo: "source"}}
 	} else {
 		for _, a := range checked {
+			if !slices.Contains(built, a) {
+				continue // by the network file there is no such repository
+			}
 			s.keys = append(s.keys, state.Key{Version: s.version, Repo: e.repo, Arch: a})
 		}
 	}
@@ -524,11 +546,45 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 		wanted = "GB"
 	}
 
-	base := func(m *schema.Mirror) schema.Address {
-		if s.module != "" {
-			return m.AddressOptional[s.module]
+	status := func(m *schema.Mirror) *state.Status {
+		if w.in.snap == nil || w.in.snap.Mirrors[m.Name] == nil {
+			return &state.Status{}
 		}
-		return m.Address
+		return w.in.snap.Mirrors[m.Name]
+	}
+	base := func(m *schema.Mirror) schema.Address {
+		a := m.Address
+		if s.module != "" {
+			a = m.AddressOptional[s.module]
+		}
+		works := a
+		if ways := status(m).Schemes; ways != nil && w.live {
+			if ways["http"].Works == state.Unreached {
+				works.HTTP = ""
+			}
+			if ways["https"].Works == state.Unreached {
+				works.HTTPS = ""
+			}
+		}
+		if works.HTTP == "" && works.HTTPS == "" {
+			return a
+		}
+		return works
+	}
+	decided := func(m *schema.Mirror) state.Override {
+		o := status(m).Override
+		if o == nil || !o.Until.IsZero() && !o.Until.After(w.now) {
+			return state.Override{}
+		}
+		return *o
+	}
+	// held is the generation that a mirror lags behind with; -1: not known.
+	held := func(m *schema.Mirror, k state.Key) int {
+		id, ok := status(m).Holds[k]
+		if n := int(id[0]); ok && n > 0 && n < 4 {
+			return n
+		}
+		return -1
 	}
 	carries := func(m *schema.Mirror) bool {
 		if b := base(m); b.HTTP == "" && b.HTTPS == "" || e.iso && m.Carries.NoISOs {
@@ -561,8 +617,12 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 		switch {
 		case !w.live && h != state.Broken:
 			return state.Unknown
+		case found && h == state.Lagging && held(m, k) >= 0 && w.in.snap.Truth[k].Generations[held(m, k)-1].FirstSeen.Add(24*time.Hour).Before(w.now):
+			return state.Stale
 		case found:
 			return h
+		case k.Repo == "isos":
+			return state.Unknown
 		case public(m):
 			return state.Pending
 		}
@@ -576,13 +636,20 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 		}
 		return true
 	}
-	listable := func(m *schema.Mirror) bool { return carries(m) && all(m, state.Health.Listable) }
+	taken := func(m *schema.Mirror) bool {
+		return w.in.snap != nil && (decided(m).Disabled || slices.ContainsFunc(s.keys, func(k state.Key) bool { return slices.Contains(decided(m).Withdrawn, k) }))
+	}
+	drains := func(m *schema.Mirror) bool { return decided(m).Draining && !decided(m).Disabled }
+	listable := func(m *schema.Mirror) bool { return carries(m) && !taken(m) && all(m, state.Health.Listable) }
 	lags := func(m *schema.Mirror) bool { return !all(m, func(h state.Health) bool { return h != state.Lagging }) }
-	expired := false
-	if w.in.snap != nil {
-		for _, k := range s.keys {
-			expired = expired || w.in.snap.Truth[k].Expired
-		}
+	expired := func(m *schema.Mirror) bool {
+		return slices.ContainsFunc(s.keys, func(k state.Key) bool {
+			if health(m, k) != state.Lagging {
+				return false
+			}
+			t := w.in.snap.Truth[k]
+			return t.Expired || held(m, k) >= 0 && t.Generations[held(m, k)].Expired
+		})
 	}
 
 	hash := knownClient(e.addr, w.in.secret).hash
@@ -639,7 +706,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 	// Monopolies: the nearest tier, then the longest prefix, then the draw.
 	var alone []nominee
 	for _, m := range w.in.mirrors {
-		if tier, bits, ok := w.near(m, e.addr); ok && m.Monopoly && !e.iso && listable(m) {
+		if tier, bits, ok := w.near(m, e.addr); ok && m.Monopoly && !e.iso && !drains(m) && listable(m) {
 			// One that is reachable in two ways counts by the nearer.
 			alone = append(alone, nominee{m: m, group: [4]int{tier, -bits}, score: score(m)})
 		}
@@ -657,7 +724,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 				continue
 			}
 			away := wanted != "" && w.spots[m.Name].country != wanted
-			if tier, bits, ok := w.near(m, e.addr); onNet && ok && !away && (public(m) || !e.iso) {
+			if tier, bits, ok := w.near(m, e.addr); onNet && ok && !away && !drains(m) && (public(m) || !e.iso) {
 				list = append(list, nominate(m, -2, tier, -bits))
 				continue
 			}
@@ -668,7 +735,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 			if away {
 				pass = 1
 			}
-			if expired && lags(m) {
+			if expired(m) || drains(m) {
 				pass += 2
 			}
 			if country != "" {
@@ -687,7 +754,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 	}
 	lastResort := func(protocol string, among func(m *schema.Mirror) bool) (list []nominee) {
 		for _, m := range w.in.mirrors {
-			if public(m) && carries(m) && has(m, protocol) && among(m) && all(m, func(h state.Health) bool { return h != state.Broken }) {
+			if public(m) && carries(m) && !taken(m) && has(m, protocol) && among(m) && all(m, func(h state.Health) bool { return h != state.Broken }) {
 				list = append(list, nominate(m))
 			}
 		}
@@ -1248,18 +1315,31 @@ func TestOnlyThoseConcernedMove(t *testing.T) {
 
 // Deciding allocates nothing, whatever the way through it.
 func TestDecisionAllocatesNothing(t *testing.T) {
-	var w *world
-	for seed := uint64(5001); ; seed++ { // one with a database and living findings
-		if w = newWorld(t, seed, 200); w.live && w.in.db != nil && w.in.snap != nil {
-			break
+	// A large network goes deep, and in a small one lists are not full.
+	seen := map[string]int{}
+	for _, n := range []int{200, 25} {
+		var w *world
+		for seed := uint64(5001); ; seed++ { // one with a database and living findings
+			if w = newWorld(t, seed, n); w.live && w.in.db != nil && w.in.snap != nil {
+				break
+			}
+		}
+		w.limit = 10
+		allocatesNothing(t, w, seen)
+	}
+	for _, way := range []string{"IPv4", "IPv6", "country", "promoted", "monopoly", "filled", "deep", "subnet", "cloud region", "cloud", "asn", "world", "no place"} {
+		if seen[way] == 0 {
+			t.Errorf("no request went the way %q: %v", way, seen)
 		}
 	}
-	w.limit = 10
+}
+
+// allocatesNothing decides in a world, and counts in seen the ways it went.
+func allocatesNothing(t *testing.T, w *world, seen map[string]int) {
 	table := w.table(true)
 	r := rand.New(rand.NewPCG(1, 9))
-	var s scratch
 	// The first time through each way the scratch grows.
-	seen := map[string]int{}
+	var s scratch
 	measure := func(e enquiry) {
 		q, refused := e.ask(table)
 		if refused {
@@ -1305,11 +1385,6 @@ func TestDecisionAllocatesNothing(t *testing.T) {
 	}
 	for range 5000 {
 		measure(w.enquiry(r))
-	}
-	for _, way := range []string{"IPv4", "IPv6", "country", "promoted", "monopoly", "filled", "deep", "subnet", "cloud region", "cloud", "asn", "world", "no place"} {
-		if seen[way] == 0 {
-			t.Errorf("no request went the way %q: %v", way, seen)
-		}
 	}
 }
 

@@ -148,6 +148,9 @@ func (t *Table) listRequest(version, repo, userAgent string, p params) (q questi
 	if p.arch == "" {
 		named = found.slots[allArches] // who names no arch puts in its own
 	}
+	if no := t.health[q.slot].gone; no != nil {
+		return q, "", no
+	}
 	if q.suffix = t.slots[named].suffix; found.vault {
 		return q, t.network.VaultMirror + q.suffix, nil
 	}
@@ -172,6 +175,9 @@ func (t *Table) isoRequest(version, arch string, p params) (q question, vault st
 		return q, "", unknownArch(r, arch)
 	}
 	q.slot, q.tree, q.public = r.isos[a], r.tree, true
+	if no := t.health[q.slot].gone; no != nil {
+		return q, "", no
+	}
 	if q.suffix = t.slots[q.slot].suffix; r.vault {
 		return q, t.network.VaultMirror + q.suffix, nil
 	}

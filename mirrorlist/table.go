@@ -37,15 +37,12 @@ type inputs struct {
 // loads it once.
 type Table struct {
 	*geometry
+	findings
 	draws  draws
 	orders *orders // nil until they were computed
-	health []slotHealth
 
-	snap     *state.Snapshot // what health was made from, or nil
-	snapLive bool
 	date     []string  // of answers, while a keeper renews it; nil: net/http writes one itself
 	now      time.Time // the hour of every order; a keeper that runs is at most seconds behind
-	ipv6     set       // answered over IPv6, or has an AAAA record and was not tested
 	fallback set
 
 	// What the settings say that a request depends on.
@@ -73,10 +70,9 @@ type geometry struct {
 	anycast  set
 	none     set
 
-	trees     []tree              // 0 is the main one
-	schemes   [][schemeN]set      // by tree
-	urls      [][schemeN][]string // by tree, then by mirror: what base.url returns
-	countries map[[2]byte]set     // by the mirror's country
+	trees     []tree          // 0 is the main one
+	promised  []addresses     // by tree
+	countries map[[2]byte]set // by the mirror's country
 	releases  map[string]*release
 	slots     []slot
 
@@ -108,6 +104,33 @@ type mirror struct {
 	country [2]byte
 	host    string
 	addrs   hostAddrs
+}
+
+// addresses say who has a scheme in one tree, and where.
+type addresses struct {
+	schemes [schemeN]set
+	urls    [schemeN][]string // by mirror: what base.url returns
+}
+
+func newAddresses(n int, baseOf func(i int) base) (a addresses) {
+	for k := range a.schemes {
+		a.schemes[k], a.urls[k] = newSet(n), make([]string, n)
+	}
+	for i := range n {
+		b := baseOf(i)
+		if b.http != "" {
+			a.schemes[httpScheme].add(uint16(i))
+			a.schemes[anyScheme].add(uint16(i))
+		}
+		if b.https != "" {
+			a.schemes[httpsScheme].add(uint16(i))
+			a.schemes[anyScheme].add(uint16(i))
+		}
+		for k := range a.urls {
+			a.urls[k][i] = b.url(scheme(k))
+		}
+	}
+	return a
 }
 
 // base holds the base URLs of one tree on one mirror; "" where it has none.
@@ -166,16 +189,12 @@ type slot struct {
 	keys   []state.Key // whose health decides; empty: nobody checks it
 	suffix string      // of the URL, after the mirror's base
 	carry  set         // mirrors that promise to have it
-	served *atomic.Uint64
-}
+	vault  bool        // kept on the vault alone
 
-// slotHealth is what is known of the mirrors for one slot.
-type slotHealth struct {
-	list    set  // may be listed
-	lag     set  // an older generation
-	any     set  // may be listed when nothing else is left
-	lags    bool // lag is not empty
-	expired bool // lagging mirrors only fill up
+	// excluded: the network file says that there is no such repository. It is
+	// checked by nobody, and served until the origin is known not to have it.
+	excluded bool
+	served   *atomic.Uint64
 }
 
 type onSubnet struct {
@@ -211,29 +230,7 @@ func newGeometry(in *inputs) *geometry {
 		g.addMirror(uint16(i), m, in)
 	}
 	for t := range g.trees {
-		var s [schemeN]set
-		for k := range s {
-			s[k] = newSet(n)
-		}
-		for i := range g.mirrors {
-			b := g.mirrors[i].bases[t]
-			if b.http != "" {
-				s[httpScheme].add(uint16(i))
-				s[anyScheme].add(uint16(i))
-			}
-			if b.https != "" {
-				s[httpsScheme].add(uint16(i))
-				s[anyScheme].add(uint16(i))
-			}
-		}
-		g.schemes = append(g.schemes, s)
-		var urls [schemeN][]string
-		for k := range urls {
-			for i := range g.mirrors {
-				urls[k] = append(urls[k], g.mirrors[i].bases[t].url(scheme(k)))
-			}
-		}
-		g.urls = append(g.urls, urls)
+		g.promised = append(g.promised, newAddresses(n, func(i int) base { return g.mirrors[i].bases[t] }))
 	}
 	g.addSubnets(in)
 	g.addClouds(in)
@@ -549,14 +546,14 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 				keys = append(keys, state.Key{Version: v, Repo: repo.Name, Arch: a})
 			}
 		}
-		if !perArch {
+		if !perArch && len(has) > 0 {
 			keys = []state.Key{{Version: v, Repo: repo.Name}}
 		}
-		add := func(arch schema.Arch, keys []state.Key, carry set) {
+		add := func(arch schema.Arch, keys []state.Key, carry set, excluded bool) {
 			k := state.Key{Version: v, Repo: repo.Name, Arch: arch}
-			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k)}
+			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k), excluded: excluded}
 			if q.vault {
-				s.keys, s.carry = nil, g.none
+				s.keys, s.carry, s.vault = nil, g.none, true
 			}
 			q.slots = append(q.slots, len(g.slots))
 			g.slots = append(g.slots, s)
@@ -566,13 +563,16 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		for _, a := range has {
 			every.and(every, carries[1+r.arch(string(a))])
 		}
-		add("", keys, every)
+		add("", keys, every, len(has) == 0)
 		for k, a := range r.arches {
-			only := keys
-			if perArch {
+			only, excluded := keys, !slices.Contains(has, a)
+			switch {
+			case excluded:
+				only = nil
+			case perArch:
 				only = []state.Key{{Version: v, Repo: repo.Name, Arch: a}}
 			}
-			add(a, only, carries[1+k])
+			add(a, only, carries[1+k], excluded)
 		}
 		x86 := slices.DeleteFunc(slices.Clone(keys), func(k state.Key) bool { return k.Arch != "" && k.Arch != "x86_64" && k.Arch != "x86_64_v2" })
 		carry := slices.Clone(carries[0])
@@ -581,7 +581,7 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 				carry.and(carry, carries[1+k])
 			}
 		}
-		add("", x86, carry)
+		add("", x86, carry, len(x86) == 0)
 		r.repos[repo.Name] = q
 	}
 	for k, a := range r.arches {
@@ -591,9 +591,13 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 				carry[i>>6] &^= 1 << (i & 63)
 			}
 		}
-		key := state.Key{Version: v, Repo: "isos", Arch: a}
+		key := state.Key{Version: v, Repo: isoRepo, Arch: a}
 		r.isos = append(r.isos, len(g.slots))
-		g.slots = append(g.slots, slot{key: key, suffix: string(v) + "/isos/" + string(a), carry: carry, served: in.counter(key)})
+		s := slot{key: key, keys: []state.Key{key}, suffix: string(v) + "/isos/" + string(a), carry: carry, served: in.counter(key)}
+		if vault {
+			s.keys, s.vault = nil, true
+		}
+		g.slots = append(g.slots, s)
 	}
 	g.releases[string(v)] = r
 }
@@ -606,92 +610,4 @@ func (in *inputs) counter(k state.Key) *atomic.Uint64 {
 		in.served[k] = c
 	}
 	return c
-}
-
-// newHealth computes the health of every slot from a snapshot. Nil, or a
-// snapshot that is too old to be believed, makes everything Unknown.
-func newHealth(g *geometry, snap *state.Snapshot, live bool) []slotHealth {
-	out := make([]slotHealth, len(g.slots))
-	statuses := make([]*state.Status, len(g.mirrors))
-	if snap != nil {
-		for i := range g.mirrors {
-			statuses[i] = snap.Mirrors[g.mirrors[i].Name]
-		}
-	}
-	n := len(g.mirrors)
-	for i := range g.slots {
-		s := &g.slots[i]
-		h := &out[i]
-		if snap == nil || len(s.keys) == 0 {
-			*h = slotHealth{list: s.carry, lag: g.none, any: s.carry}
-			continue
-		}
-		*h = slotHealth{list: newSet(n), lag: newSet(n), any: newSet(n)}
-		s.carry.each(func(m uint16) {
-			list, lag, any := true, false, true
-			for _, k := range s.keys {
-				switch health := healthOf(statuses[m], k, live, g.public.has(m)); health {
-				case state.Lagging:
-					lag = true
-				case state.Broken:
-					list, any = false, false
-				default:
-					list = list && health.Listable()
-				}
-			}
-			if any {
-				h.any.add(m)
-			}
-			if list {
-				h.list.add(m)
-				if lag {
-					h.lag.add(m)
-					h.lags = true
-				}
-			}
-		})
-		for _, k := range s.keys {
-			h.expired = h.expired || snap.Truth[k].Expired
-		}
-	}
-	return out
-}
-
-// healthOf says what a snapshot tells of a mirror for one key. From one that is
-// no longer live, only proven lies are remembered.
-func healthOf(st *state.Status, k state.Key, live, public bool) state.Health {
-	if st == nil {
-		st = &noStatus
-	}
-	h, ok := st.Health[k]
-	switch {
-	case !live && h == state.Broken:
-		return state.Broken
-	case !live:
-		return state.Unknown
-	case ok:
-		return h
-	case public:
-		return state.Pending
-	}
-	return state.Unprobed
-}
-
-var noStatus state.Status
-
-// newSixes returns the mirrors that are reachable over IPv6.
-func newSixes(g *geometry, snap *state.Snapshot) set {
-	s := newSet(len(g.mirrors))
-	for i := range g.mirrors {
-		reach := state.Untested
-		if snap != nil {
-			if st := snap.Mirrors[g.mirrors[i].Name]; st != nil {
-				reach = st.IPv6
-			}
-		}
-		if reach == state.Reached || reach == state.Untested && len(g.mirrors[i].addrs.V6) > 0 {
-			s.add(uint16(i))
-		}
-	}
-	return s
 }
