@@ -162,6 +162,10 @@ type FileSeen struct {
 	Wrong   string
 	Content bool
 
+	// Gone: repodata no longer names the file, so nothing was asked and nothing
+	// is wrong.
+	Gone bool
+
 	Evidence *state.Evidence
 }
 

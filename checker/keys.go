@@ -1,6 +1,8 @@
 package checker
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -134,4 +136,13 @@ func RepoURL(base string, n *schema.Network, k state.Key) string {
 		path += "/"
 	}
 	return base + string(k.Version) + "/" + path
+}
+
+// sortedKeys returns the keys of m in an order that stays the same.
+func sortedKeys[V any](m map[state.Key]V) []state.Key {
+	return slices.SortedFunc(maps.Keys(m), compareKeys)
+}
+
+func compareKeys(a, b state.Key) int {
+	return cmp.Or(cmp.Compare(a.Version, b.Version), cmp.Compare(a.Repo, b.Repo), cmp.Compare(a.Arch, b.Arch))
 }

@@ -3,7 +3,6 @@ package mirrorlist
 import (
 	"math/bits"
 	"net/netip"
-	"runtime"
 	"time"
 
 	"meridian/mirrorlist/geo"
@@ -347,13 +346,9 @@ func (r *ranking) walk(flags pickFlags) {
 		rank, mirrors, rest := nextBand(bands)
 		r.band(rank, mirrors, flags)
 		if len(r.picks) >= r.depth {
-			break
+			return
 		}
 		bands = rest
-	}
-	runtime.KeepAlive(t.orders) // it may be a mapped file
-	if len(r.picks) >= r.depth {
-		return
 	}
 	// What the order of this place does not reach: rank all that is left.
 	n := r.rankAll()

@@ -1,0 +1,121 @@
+package checker
+
+import (
+	"cmp"
+	"strings"
+	"time"
+
+	"meridian/checker/state"
+)
+
+// A place is where an answer belongs among the generations of a key.
+type place struct {
+	// at is 0 for the newest, -1 for what is newer than that, 2·i for generation i,
+	// and an odd number for one between two of them or behind the last.
+	at int
+
+	known      int       // the index of the generation; -1 if it is none of them
+	superseded time.Time // of an older one: when its successor was first seen, or before
+	forged     bool      // it says that it is a known one, and is not
+}
+
+// locate finds out which generation was served.
+func locate(t *state.Truth, seen *KeySeen) place {
+	for i := range t.Generations {
+		if g := &t.Generations[i]; g.SHA256 == seen.SHA256 {
+			p := place{at: 2 * i, known: i}
+			if i > 0 {
+				p.superseded = t.Generations[i-1].FirstSeen
+			}
+			return p
+		}
+	}
+	for i := range t.Generations {
+		g := &t.Generations[i]
+		if order(seen.Revision, seen.Timestamp, g) == 0 {
+			return place{known: -1, forged: true}
+		}
+	}
+	return older(t, func(g *state.Generation) bool { return order(seen.Revision, seen.Timestamp, g) > 0 })
+}
+
+// older finds the place of a generation that is none of the known ones, from
+// which of them it is newer than.
+func older(t *state.Truth, newer func(*state.Generation) bool) place {
+	for i := range t.Generations {
+		if !newer(&t.Generations[i]) {
+			continue
+		}
+		p := place{at: 2*i - 1, known: -1}
+		if i > 0 {
+			p.superseded = t.Generations[i-1].FirstSeen
+		}
+		return p
+	}
+	// Older than the oldest, whose own time is the last moment at which it can
+	// have been the newest.
+	last := &t.Generations[len(t.Generations)-1]
+	p := place{at: 2*len(t.Generations) - 1, known: -1, superseded: last.FirstSeen}
+	if made := time.Unix(last.Timestamp, 0); last.Timestamp > 0 && made.Before(p.superseded) {
+		p.superseded = made
+	}
+	return p
+}
+
+// order compares what a repomd.xml says of its age with a generation: positive if
+// it is newer, 0 if it claims to be that generation. The same number is the same
+// generation only where revisions are times: a label or a counter that stands
+// still says nothing, and the times of the data decide.
+func order(revision string, timestamp int64, g *state.Generation) int {
+	n := compareRevisions(revision, timestamp, g.Revision, g.Timestamp)
+	if n == 0 && len(strings.TrimLeft(revision, "0")) < len("1000000000") {
+		n = cmp.Compare(timestamp, g.Timestamp)
+	}
+	return n
+}
+
+// position is the place of what the mirror is known to hold.
+func (v *verdict) position(k state.Key, t *state.Truth) int {
+	switch v.next.Health[k] {
+	case state.Fresh, state.Ahead:
+		return 0
+	}
+	if id, ok := v.next.Holds[k]; ok {
+		for i := range t.Generations {
+			if t.Generations[i].ID() == id {
+				return 2 * i
+			}
+		}
+	} else if f := v.next.Findings[k]; f != nil && f.Revision != "" {
+		return olderBy(f.Revision, t).at
+	}
+	return 2*len(t.Generations) - 1
+}
+
+// olderBy finds the place of an unknown generation by its revision alone.
+func olderBy(revision string, t *state.Truth) place {
+	return older(t, func(g *state.Generation) bool { return compareRevisions(revision, 0, g.Revision, 0) > 0 })
+}
+
+// supersededAt is when what the mirror holds was followed by another generation:
+// long ago if it is not remembered.
+func (v *verdict) supersededAt(k state.Key, t *state.Truth) time.Time {
+	if t.Newest() == nil {
+		return v.at
+	}
+	if id, ok := v.next.Holds[k]; ok {
+		if id == t.Newest().ID() {
+			return v.at // the origin went back to it
+		}
+		return t.Superseded(id)
+	}
+	if f := v.next.Findings[k]; f != nil && f.Revision != "" {
+		return olderBy(f.Revision, t).superseded
+	}
+	return time.Time{}
+}
+
+// recent tells whether what was superseded then may still be handed out.
+func (v *verdict) recent(superseded time.Time) bool {
+	return v.at.Sub(superseded) < v.r.allowedOutdate
+}
