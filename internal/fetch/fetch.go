@@ -213,8 +213,9 @@ type Response struct {
 	// Remote is the address that answered. Invalid if none was connected to.
 	Remote netip.AddrPort
 
-	// TLS is what the last server showed of itself; nil without https, or before
-	// it showed anything.
+	// TLS is what servers on the way have shown of themselves: the certificate that
+	// is not accepted, or of several that are the one that ends first. Nil without
+	// https.
 	TLS *TLS
 
 	Status int // 0: no answer
@@ -237,12 +238,13 @@ type Response struct {
 
 // TLS is what a server has shown of itself.
 type TLS struct {
-	// Expires is when the last chain of certificates that was accepted ends, or,
-	// when none was, the server's own certificate.
-	Expires time.Time
-
-	// Issuer of the server's certificate.
+	// Begins and Issuer are of the server's certificate.
+	Begins time.Time
 	Issuer string
+
+	// Expires is when the last accepted chain of certificates ends; when there is
+	// none, the server's certificate.
+	Expires time.Time
 
 	// Err is why the certificate is not accepted. Nil: it is.
 	Err error
@@ -438,6 +440,36 @@ func (f *firstBytes) Write(p []byte) (int, error) {
 	}
 	return f.to.Write(p)
 }
+
+// Addresses returns the addresses of a host. It reaches nobody but name servers.
+func (c *Client) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	all, err := c.opts.Lookup(ctx, "ip", host)
+	for i := range all {
+		all[i] = all[i].Unmap()
+	}
+	return all, err
+}
+
+// Routed tells whether this machine has a way to an address: a route to it and an
+// address of its own to send from, which from inside a private IPv6 network is
+// none to a public one. Nothing is sent.
+func (c *Client) Routed(to netip.Addr) bool {
+	if c.opts.Dial != nil {
+		return true
+	}
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 9)))
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	from, ok := conn.LocalAddr().(*net.UDPAddr)
+	return ok && (to.Unmap().Is4() || !Public(to) || Public(from.AddrPort().Addr()))
+}
+
+// Permits tells whether a may be connected to.
+func (c *Client) Permits(a netip.Addr) bool { return c.permit(a) }
 
 // parseURL is url.Parse for URLs that strangers write.
 func parseURL(raw string) (*url.URL, error) {

@@ -47,22 +47,23 @@ func (t *trace) dialed(c *conn) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.remote = c.remote()
-	t.tls = nil
 	t.made = append(t.made, c)
 }
 
 func (t *trace) gotConn(info httptrace.GotConnInfo) {
 	raw := info.Conn
-	var shown *TLS
-	if secure, ok := raw.(*tls.Conn); ok {
+	secure, ok := raw.(*tls.Conn)
+	if ok {
 		raw = secure.NetConn()
-		state := secure.ConnectionState()
-		shown = accepted(&state)
 	}
 	c := raw.(*conn)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.remote, t.tls = c.remote(), shown
+	t.remote = c.remote()
+	if ok {
+		state := secure.ConnectionState()
+		t.show(accepted(&state))
+	}
 	if _, again := t.used[c]; again {
 		return
 	}
@@ -85,14 +86,23 @@ func (t *trace) shook(_ tls.ConnectionState, err error) {
 	leaf := bad.UnverifiedCertificates[0]
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.tls = &TLS{Expires: leaf.NotAfter, Issuer: leaf.Issuer.String(), Err: bad.Err}
+	t.show(&TLS{Begins: leaf.NotBefore, Expires: leaf.NotAfter, Issuer: leaf.Issuer.String(), Err: bad.Err})
+}
+
+// show notes what a server has shown, unless one before it was as good and ends
+// earlier: who follows a redirect depends on both.
+func (t *trace) show(s *TLS) {
+	if t.tls == nil || s.Err != nil || s.Expires.Before(t.tls.Expires) {
+		t.tls = s
+	}
 }
 
 // accepted tells what a server has shown that was accepted.
 func accepted(state *tls.ConnectionState) *TLS {
 	shown := &TLS{}
 	if len(state.PeerCertificates) > 0 {
-		shown.Issuer = state.PeerCertificates[0].Issuer.String()
+		leaf := state.PeerCertificates[0]
+		shown.Begins, shown.Issuer = leaf.NotBefore, leaf.Issuer.String()
 	}
 	for _, chain := range state.VerifiedChains {
 		if end := chainEnd(chain); end.After(shown.Expires) {
