@@ -77,8 +77,14 @@ type Observation struct {
 	// "rsync".
 	Schemes map[string]Answer
 
-	// Time is the content of TIME, when that was asked for and could be read.
-	Time time.Time
+	// Time is the content of TIME, when that was asked for and could be read. When
+	// it could not, TimeEvidence is why.
+	Time         time.Time
+	TimeEvidence *state.Evidence
+
+	// Clock is how far the mirror's clock is ahead of this one, by the Date of an
+	// answer that no cache gave; behind, when negative. It has whole seconds.
+	Clock time.Duration
 
 	// Keys whose repomd.xml was asked for; for version/isos/arch the ISO set.
 	Keys map[state.Key]KeySeen
@@ -103,11 +109,15 @@ type Answer struct {
 	// OtherHost is the host that answered after redirects, if another.
 	OtherHost string
 
+	// SHA256 is that of the sentinel's repomd.xml; zero when it was not that which
+	// was asked for, or not Served.
+	SHA256 state.Hash256
+
 	// Untested: this checker cannot try it, for want of an address of the family
 	// or of the program.
 	Untested bool
 
-	// Evidence of the request; nil if OK and nothing is remarkable.
+	// Evidence of the request; nil if OK, or Untested, and nothing is remarkable.
 	Evidence *state.Evidence
 }
 

@@ -6,15 +6,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"slices"
-	"strconv"
-	"strings"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -44,11 +40,13 @@ type Plan struct {
 	// the others are not asked for.
 	Keys []KeyPlan
 
-	// ISOs are sets of images; for these Files are the images and Newest is the
-	// hash of CHECKSUM.
+	// ISOs are sets of images; for these Newest is the hash of the file CHECKSUM,
+	// and Files are the images. Where Files is nil, the mirror's own CHECKSUM says
+	// which there are.
 	ISOs []KeyPlan
 
-	// Closure are files that repodata of a generation names.
+	// Closure are files that repodata of a generation names: see [SamplePackages]
+	// and [MetadataPlan].
 	Closure []FilePlan
 
 	// Scheme that Keys, ISOs and Closure are asked over: "http" or "https". "" is
@@ -77,16 +75,6 @@ type KeyPlan struct {
 	Files []repodata.Data
 }
 
-// A FilePlan asks for one file that repodata names.
-type FilePlan struct {
-	Key  state.Key
-	Path string // relative to the repository
-	Size int64  // bytes; negative if it is not known
-
-	// Checksum of the whole file. The zero value is unknown.
-	Checksum repodata.Checksum
-}
-
 // ProbeOptions are what a [Prober] is made from. The zero value works.
 type ProbeOptions struct {
 	// Version of the program, ContactURL of who runs it: for the User-Agent.
@@ -94,6 +82,10 @@ type ProbeOptions struct {
 
 	// Vantage names the place that is looked from.
 	Vantage string
+
+	// Rsync is the path of rsync(1). Default: the one in PATH. Without any, and
+	// with Dial, rsync URLs are not tried.
+	Rsync string
 
 	// AllowPrivateAddresses is for test networks whose mirrors are on loopback.
 	AllowPrivateAddresses bool
@@ -126,6 +118,7 @@ const (
 type Prober struct {
 	client *fetch.Client
 	opts   ProbeOptions
+	rsync  string // path of the program; "" without it
 	parsed parsed
 }
 
@@ -138,7 +131,11 @@ func NewProber(opts ProbeOptions) *Prober {
 	if opts.ContactURL != "" {
 		agent += " (+" + opts.ContactURL + ")"
 	}
-	return &Prober{opts: opts, client: fetch.New(fetch.Options{
+	p := &Prober{opts: opts, rsync: opts.Rsync}
+	if p.rsync == "" && opts.Dial == nil {
+		p.rsync, _ = exec.LookPath("rsync") // not there: not tried
+	}
+	p.client = fetch.New(fetch.Options{
 		AllowPrivate: opts.AllowPrivateAddresses,
 		MaxBytes:     repodata.MaxRepomd,
 		Timeout:      probeTimeout,
@@ -147,7 +144,8 @@ func NewProber(opts ProbeOptions) *Prober {
 		RootCAs:      opts.RootCAs,
 		Dial:         opts.Dial,
 		Lookup:       opts.Lookup,
-	})}
+	})
+	return p
 }
 
 // Close closes the connections that are kept.
@@ -156,12 +154,20 @@ func (p *Prober) Close() { p.client.CloseIdleConnections() }
 // Visit asks m for what plan says. What goes wrong is in the Observation. When
 // ctx ends, what was not answered yet is absent from it.
 func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observation {
-	v := &visit{p: p, ctx: ctx, m: m, plan: plan, trouble: map[string]int{}, o: &Observation{
+	v := &visit{p: p, ctx: ctx, m: m, plan: plan, scheme: plan.Scheme, trouble: map[string]int{}, o: &Observation{
 		Mirror: m.Name, At: time.Now(), Vantage: p.opts.Vantage,
 		Keys: map[state.Key]KeySeen{},
 	}}
+	v.schemes()
+	v.askSentinel()
+	v.families()
+	if v.sentinel != nil && v.sentinel.Outcome == Unreachable {
+		return v.o
+	}
+	v.time()
 	v.keys()
-	v.files()
+	v.images()
+	v.closure()
 	return v.o
 }
 
@@ -172,27 +178,23 @@ type visit struct {
 	m    *schema.Mirror
 	plan Plan
 
+	scheme   string // that judges: "https", or http where there is one
+	sentinel *sight // over that scheme; nil until it was asked
+
 	mu      sync.Mutex // guards the rest
 	o       *Observation
 	trouble map[string]int // costly failures by base URL
 }
 
-// base returns the URL of the tree that v is in, "" when m has none.
-func (v *visit) base(ver schema.Version) string {
-	a := v.m.AddressOf(v.plan.Network, ver)
-	if a.HTTP == "" || v.plan.Scheme == "https" && a.HTTPS != "" {
+// base returns the URL of the tree that ver is in, "" when m has none.
+func (v *visit) base(ver schema.Version) string { return v.over(v.m.AddressOf(v.plan.Network, ver)) }
+
+// over returns the URL of a for the scheme that judges, or for the one there is.
+func (v *visit) over(a schema.Address) string {
+	if a.HTTP == "" || v.scheme == "https" && a.HTTPS != "" {
 		return a.HTTPS
 	}
 	return a.HTTP
-}
-
-// An answer is one request and what came of it.
-type answer struct {
-	fetch.Request
-	at      time.Time
-	resp    *fetch.Response
-	err     error
-	outcome Outcome
 }
 
 // take tells whether the budget has room for one more request, and books it.
@@ -208,18 +210,13 @@ func (v *visit) take() bool {
 	return ok
 }
 
-// noCache is what every request says: what a cache between has is not what the
-// mirror has.
-var noCache = http.Header{"Cache-Control": {"no-cache"}}
-
-// ask makes a request that was booked. It returns nil when the visit was ended meanwhile, which
-// says nothing about the mirror.
+// ask makes a request that was booked. It returns nil when the visit was ended
+// meanwhile, which says nothing about the mirror.
 func (v *visit) ask(r fetch.Request) *answer {
 	if r.Header == nil {
 		r.Header = noCache
 	}
-	a := &answer{Request: r, at: time.Now()}
-	a.resp, a.err = v.p.client.Do(v.ctx, r)
+	a := request(v.ctx, v.p.client, r)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.o.Requests += max(1, a.resp.Requests) - 1 // a connection that fails costs one
@@ -227,7 +224,6 @@ func (v *visit) ask(r fetch.Request) *answer {
 	if v.ctx.Err() != nil && a.err != nil {
 		return nil
 	}
-	a.outcome = outcomeOf(a.resp, a.err)
 	return a
 }
 
@@ -248,96 +244,137 @@ func (v *visit) each(n int, f func(int)) {
 	g.Wait()
 }
 
-// keys asks for the sentinel, and when that is reached for the others.
+// keys asks for what the sentinel is not, and then for the files of what is new.
 func (v *visit) keys() {
-	keys := slices.DeleteFunc(slices.Clone(v.plan.Keys), func(k KeyPlan) bool { return v.base(k.Key.Version) == "" })
-	if len(keys) == 0 || !v.take() || v.key(&keys[0]) == Unreachable {
-		return
+	var rest []*KeyPlan
+	for i := range v.plan.Keys {
+		k := &v.plan.Keys[i]
+		if _, asked := v.o.Keys[k.Key]; !asked && v.base(k.Key.Version) != "" {
+			rest = append(rest, k)
+		}
 	}
-	v.each(len(keys)-1, func(i int) { v.key(&keys[i+1]) })
+	v.each(len(rest), func(i int) {
+		k := rest[i]
+		base := v.base(k.Key.Version)
+		if v.hopeless(base) {
+			return
+		}
+		if s := v.repomd(v.repomdURL(base, k.Key), fetch.AnyFamily); s != nil {
+			v.note(k, base, s)
+		}
+	})
+	v.files(v.plan.Keys, func(k *KeyPlan, seen KeySeen) []repodata.Data {
+		if seen.Outcome != Served || seen.SHA256 != k.Newest {
+			return nil
+		}
+		return k.Files
+	})
 }
 
-// key asks for one repomd.xml.
-func (v *visit) key(k *KeyPlan) Outcome {
-	base := v.base(k.Key.Version)
+func (v *visit) repomdURL(base string, k state.Key) string {
+	return RepoURL(base, v.plan.Network, k) + repodata.Dir + "/" + repodata.Name
+}
+
+// hopeless tells whether a tree has cost enough for nothing; then a request that
+// was booked is given back.
+func (v *visit) hopeless(base string) bool {
 	v.mu.Lock()
-	enough := v.trouble[base] >= costlyFailures
-	if enough {
-		v.o.Requests--
+	defer v.mu.Unlock()
+	if v.trouble[base] < costlyFailures {
+		return false
 	}
-	v.mu.Unlock()
-	if enough {
-		return Unreachable
-	}
-	seen, a := v.repomd(RepoURL(base, v.plan.Network, k.Key)+repodata.Dir+"/"+repodata.Name, fetch.AnyFamily)
-	if a == nil {
-		return Unreachable
-	}
-	if seen.Outcome == Served && k.Newest != (state.Hash256{}) && seen.SHA256 != k.Newest && seen.Evidence == nil {
-		seen.Evidence = v.evidence(a, nil)
+	v.o.Requests--
+	return true
+}
+
+// note keeps what was seen of a key, in the tree at base.
+func (v *visit) note(k *KeyPlan, base string, s *sight) {
+	if s.Outcome == Served && s.Evidence == nil && k.Newest != (state.Hash256{}) && s.SHA256 != k.Newest {
+		s.Evidence = s.answer.evidence(v.p.opts.Vantage, nil)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if a.costly() {
+	if s.answer.costly() {
 		v.trouble[base]++
 	}
-	v.o.Keys[k.Key] = seen
-	return seen.Outcome
+	v.o.Keys[k.Key] = s.KeySeen
 }
 
-// repomd asks for a repomd.xml and reads it. The answer is nil when the visit was
+// A sight is a document that was asked for.
+type sight struct {
+	KeySeen
+	answer *answer
+}
+
+// repomd asks for a repomd.xml and reads it. It returns nil when the visit was
 // ended.
-func (v *visit) repomd(url string, family fetch.Family) (seen KeySeen, a *answer) {
-	a = v.ask(fetch.Request{URL: url, Family: family})
-	if a == nil {
-		return seen, nil
-	}
-	seen.Outcome, seen.OtherHost = a.outcome, a.otherHost()
-	if a.outcome != Served {
-		seen.Evidence = v.evidence(a, nil)
-		return seen, a
-	}
-	sum := sha256.Sum256(a.resp.Body)
-	said, err := v.p.parsed.repomd(sum, a.resp.Body)
-	if err != nil {
-		seen.Outcome, seen.Evidence = Garbage, v.evidence(a, err)
-		return seen, a
-	}
-	seen.SHA256, seen.Size = sum, int64(len(a.resp.Body))
-	seen.Revision, seen.Timestamp = said.revision, said.timestamp
-	if seen.OtherHost != "" {
-		seen.Evidence = v.evidence(a, nil)
-	}
-	return seen, a
+func (v *visit) repomd(url string, family fetch.Family) *sight {
+	return v.document(fetch.Request{URL: url, Family: family}, func(s *sight, body []byte) error {
+		said, err := v.p.parsed.repomd(s.SHA256, body)
+		s.Revision, s.Timestamp = said.revision, said.timestamp
+		return err
+	})
 }
 
-// files asks for the sizes of what the newest generation names, where that is
-// what is served: of every key the first file, then of every key the second.
-func (v *visit) files() {
+// document asks for a file that is small enough to be kept, and has it read by a
+// function whose error says why it is not the one that was meant. It returns nil
+// when the visit was ended.
+func (v *visit) document(r fetch.Request, read func(s *sight, body []byte) error) *sight {
+	a := v.ask(r)
+	if a == nil {
+		return nil
+	}
+	s := &sight{answer: a, KeySeen: KeySeen{Outcome: a.outcome, OtherHost: a.otherHost()}}
+	if a.outcome != Served {
+		s.Evidence = a.evidence(v.p.opts.Vantage, nil)
+		return s
+	}
+	s.SHA256, s.Size = sha256.Sum256(a.resp.Body), int64(len(a.resp.Body))
+	if err := read(s, a.resp.Body); err != nil {
+		s.KeySeen = KeySeen{Outcome: Garbage, OtherHost: s.OtherHost, Evidence: a.evidence(v.p.opts.Vantage, err)}
+	} else if s.OtherHost != "" {
+		s.Evidence = a.evidence(v.p.opts.Vantage, nil)
+	}
+	return s
+}
+
+// files asks for the sizes of the files that belong to keys and of those which
+// pick returns for what was seen: of every key the first file, then of every key
+// the second.
+func (v *visit) files(keys []KeyPlan, pick func(*KeyPlan, KeySeen) []repodata.Data) {
 	type file struct {
-		plan *KeyPlan
+		key  state.Key
 		data *repodata.Data
+	}
+	picked := make([][]repodata.Data, len(keys))
+	for i := range keys {
+		picked[i] = pick(&keys[i], v.o.Keys[keys[i].Key])
 	}
 	var all []file
 	for rank, more := 0, true; more; rank++ {
 		more = false
-		for i := range v.plan.Keys {
-			k := &v.plan.Keys[i]
-			if rank < len(k.Files) && v.o.Keys[k.Key].Outcome == Served && v.o.Keys[k.Key].SHA256 == k.Newest {
-				all, more = append(all, file{k, &k.Files[rank]}), true
+		for i := range keys {
+			if rank < len(picked[i]) {
+				all, more = append(all, file{keys[i].Key, &picked[i][rank]}), true
 			}
 		}
 	}
 	v.each(len(all), func(i int) {
-		k, d := all[i].plan.Key, all[i].data
-		base := RepoURL(v.base(k.Version), v.plan.Network, k)
-		seen := v.size(base+d.Location, d.Size)
+		k, d := all[i].key, all[i].data
+		base := v.base(k.Version)
+		if v.hopeless(base) {
+			return
+		}
+		seen := v.size(RepoURL(base, v.plan.Network, k)+d.Location, d.Size)
 		if seen == nil {
 			return
 		}
 		seen.Key, seen.Path = k, d.Location
 		v.mu.Lock()
 		defer v.mu.Unlock()
+		if seen.Outcome == Unreachable {
+			v.trouble[base]++
+		}
 		of := v.o.Keys[k]
 		of.FilesAsked++
 		if seen.Outcome != Served || seen.Wrong != "" {
@@ -356,8 +393,9 @@ func (v *visit) size(url string, want int64) *FileSeen {
 	}
 	// Servers answer HEAD less carefully than GET, and clients only do the latter:
 	// nobody is accused because of a HEAD.
-	if (a.outcome == Refused || a.outcome == Served && a.size() != want) && v.take() {
-		if a = v.firstByte(url); a == nil {
+	wrong := a.outcome == Served && want >= 0 && a.size() != want
+	if (wrong || a.headRefused()) && v.take() {
+		if a = v.ask(oneByte(a.Request)); a == nil {
 			return nil
 		}
 	}
@@ -366,27 +404,9 @@ func (v *visit) size(url string, want int64) *FileSeen {
 		seen.Wrong = fmt.Sprintf("it is %d bytes long; %d are right", got, want)
 	}
 	if seen.Outcome != Served || seen.Wrong != "" {
-		seen.Evidence = v.evidence(a, nil)
+		seen.Evidence = a.evidence(v.p.opts.Vantage, nil)
 	}
 	return seen
-}
-
-// firstByte asks for the first byte of a file, whose answer tells its size.
-func (v *visit) firstByte(url string) *answer {
-	a := v.ask(fetch.Request{
-		URL:      url,
-		Header:   http.Header{"Cache-Control": noCache["Cache-Control"], "Range": {"bytes=0-0"}},
-		MaxBytes: 1,
-	})
-	if a == nil {
-		return nil
-	}
-	// A server that knows no ranges sends all of it; its header is enough.
-	all := a.resp.Status == http.StatusOK && errors.Is(a.err, fetch.ErrTooLarge)
-	if all || a.err == nil && a.resp.Status == http.StatusPartialContent {
-		a.outcome, a.err = Served, nil
-	}
-	return a
 }
 
 // parsed remembers what files of metadata say of themselves, because most mirrors
@@ -416,10 +436,7 @@ func (p *parsed) repomd(sum state.Hash256, text []byte) (repomdText, error) {
 	if err != nil {
 		return said, err
 	}
-	said.revision = md.Revision
-	for _, d := range md.Data {
-		said.timestamp = max(said.timestamp, d.Timestamp)
-	}
+	said = repomdText{md.Revision, newestTimestamp(md)}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.all == nil || len(p.all) >= maxParsed {
@@ -427,55 +444,4 @@ func (p *parsed) repomd(sum state.Hash256, text []byte) (repomdText, error) {
 	}
 	p.all[sum] = said
 	return said, nil
-}
-
-// outcomeOf says what came of asking for a document, before anybody reads it.
-func outcomeOf(resp *fetch.Response, err error) Outcome {
-	switch {
-	case errors.Is(err, fetch.ErrPrivate) && len(resp.Redirects) > 0,
-		errors.Is(err, fetch.ErrRedirects),
-		errors.Is(err, fetch.ErrDowngrade):
-		return Garbage
-	case err != nil && resp.Status == 0:
-		return Unreachable
-	case resp.Status == http.StatusNotFound, resp.Status == http.StatusGone:
-		return Missing
-	case resp.Status >= 400:
-		return Refused
-	case err != nil, resp.Status != http.StatusOK:
-		return Garbage
-	}
-	return Served
-}
-
-// costly tells whether the request cost time, or bytes, and brought nothing.
-func (a *answer) costly() bool {
-	return a.outcome == Unreachable || errors.Is(a.err, fetch.ErrTooLarge) ||
-		errors.Is(a.err, fetch.ErrSlow) || errors.Is(a.err, context.DeadlineExceeded)
-}
-
-// size is that of the whole file, as the header says it; negative if it does not.
-func (a *answer) size() int64 {
-	if a.resp.Status != http.StatusPartialContent {
-		return a.resp.Length
-	}
-	_, total, _ := strings.Cut(a.resp.Header.Get("Content-Range"), "/")
-	n, err := strconv.ParseInt(total, 10, 64)
-	if err != nil || n < 0 {
-		return -1
-	}
-	return n
-}
-
-// otherHost is the host that answered, if another than the one that was asked.
-func (a *answer) otherHost() string {
-	if len(a.resp.Redirects) == 0 {
-		return ""
-	}
-	asked, err1 := url.Parse(a.URL)
-	final, err2 := url.Parse(a.resp.URL)
-	if err1 != nil || err2 != nil || strings.EqualFold(asked.Hostname(), final.Hostname()) {
-		return ""
-	}
-	return final.Hostname()
 }

@@ -1,0 +1,347 @@
+package checker
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"meridian/builder/repodata"
+	"meridian/checker/state"
+	"meridian/internal/fetch"
+)
+
+// A FilePlan asks for one file that repodata names.
+type FilePlan struct {
+	Key  state.Key
+	Path string // relative to the repository
+	Size int64  // bytes; negative if it is not known
+
+	// Checksum of the whole file. A file of at most 2 MiB, or of MaxMetadata when
+	// Metadata says that it is some, is read whole and compared with it. The zero
+	// value is unknown.
+	Checksum repodata.Checksum
+	Metadata bool
+
+	// Part is what the origin has of a larger file from Offset on: the mirror's
+	// bytes are compared with it. Nil: the size has to do.
+	Offset int64
+	Part   []byte
+}
+
+const (
+	// wholeFile bounds the packages that are read whole, in bytes. Most are
+	// smaller.
+	wholeFile = 2 << 20
+
+	// MaxMetadata bounds the files of metadata that are read whole, in bytes.
+	MaxMetadata = 24 << 20
+
+	// maxPrimary bounds a list of packages when it is decompressed, in bytes. That
+	// of a whole distribution has some 100 MB.
+	maxPrimary = 1 << 30
+)
+
+// MetadataPlan returns the plan of a file that repomd.xml names.
+func MetadataPlan(k state.Key, d *repodata.Data) FilePlan {
+	return FilePlan{Key: k, Path: d.Location, Size: d.Size, Checksum: d.Checksum, Metadata: true}
+}
+
+// whole tells whether the file is to be read from its beginning to its end.
+func (f *FilePlan) whole() bool {
+	most := int64(wholeFile)
+	if f.Metadata {
+		most = MaxMetadata
+	}
+	return newHash(f.Checksum.Type) != nil && f.Size >= 0 && f.Size <= most
+}
+
+// closure compares files with what is known of them.
+func (v *visit) closure() {
+	plans := v.plan.Closure
+	v.each(len(plans), func(i int) {
+		f := &plans[i]
+		base := v.base(f.Key.Version)
+		if v.hopeless(base) {
+			return
+		}
+		url := RepoURL(base, v.plan.Network, f.Key) + f.Path
+		var seen *FileSeen
+		if f.whole() {
+			seen = v.wholeFile(url, f)
+		} else {
+			seen = v.size(url, f.Size)
+			if seen != nil && seen.Outcome == Served && seen.Wrong == "" && len(f.Part) > 0 && v.take() {
+				seen = v.part(url, f)
+			}
+		}
+		if seen == nil {
+			return
+		}
+		seen.Key, seen.Path = f.Key, f.Path
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if seen.Outcome == Unreachable {
+			v.trouble[base]++
+		}
+		v.o.Files = append(v.o.Files, *seen)
+	})
+}
+
+// wholeFile reads a file and compares its size and hash.
+func (v *visit) wholeFile(url string, f *FilePlan) *FileSeen {
+	h := newHash(f.Checksum.Type)
+	n := new(counter)
+	// Room for a byte too many: it says that the file is longer.
+	a := v.ask(fetch.Request{URL: url, To: io.MultiWriter(h, n), MaxBytes: f.Size + 1})
+	if a == nil {
+		return nil
+	}
+	seen := &FileSeen{Outcome: a.outcome}
+	longer := a.resp.Status == http.StatusOK && errors.Is(a.err, fetch.ErrTooLarge)
+	got := hex.EncodeToString(h.Sum(nil))
+	switch {
+	case longer || a.outcome == Served && n.n > f.Size:
+		seen.Outcome, seen.Wrong = Served, fmt.Sprintf("it is longer than %d bytes, which are right", f.Size)
+	case a.outcome != Served:
+	case n.n < f.Size:
+		seen.Wrong = fmt.Sprintf("it is %d bytes long; %d are right", n.n, f.Size)
+	case got != f.Checksum.Value:
+		seen.Content, seen.Wrong = true, fmt.Sprintf("its %s is %s; repodata says %s", f.Checksum.Type, got, f.Checksum.Value)
+	default:
+		seen.Content = true
+		return seen
+	}
+	seen.Evidence = a.evidence(v.p.opts.Vantage, nil)
+	return seen
+}
+
+// part compares some bytes in the middle of a file, whose size is right.
+func (v *visit) part(url string, f *FilePlan) *FileSeen {
+	n := int64(len(f.Part))
+	header := noCache.Clone()
+	header.Set("Range", fmt.Sprintf("bytes=%d-%d", f.Offset, f.Offset+n-1))
+	a := v.ask(fetch.Request{URL: url, Header: header, MaxBytes: n})
+	if a == nil {
+		return nil
+	}
+	seen := &FileSeen{Outcome: a.outcome}
+	if a.outcome == Served && a.resp.Status != http.StatusPartialContent {
+		return seen // no ranges are to be had here
+	}
+	if a.outcome == Served && int64(len(a.resp.Body)) == n {
+		seen.Content = true
+		if bytes.Equal(a.resp.Body, f.Part) {
+			return seen
+		}
+		seen.Wrong = fmt.Sprintf("bytes %d to %d are not those of the origin", f.Offset, f.Offset+n-1)
+	} else if a.outcome == Served {
+		seen.Outcome = Garbage
+	}
+	seen.Evidence = a.evidence(v.p.opts.Vantage, nil)
+	return seen
+}
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return len(p), nil
+}
+
+// newHash returns nil for an algorithm whose results prove nothing, or that is
+// not known.
+func newHash(name string) hash.Hash {
+	switch name {
+	case "sha", "sha1":
+		return sha1.New()
+	case "sha224":
+		return sha256.New224()
+	case "sha256":
+		return sha256.New()
+	case "sha384":
+		return sha512.New384()
+	case "sha512":
+		return sha512.New()
+	}
+	return nil
+}
+
+// SamplePackages reads a list of packages, primary as d of a generation of k
+// names it, and returns n of them at random, each as probable as the other. The
+// list is compared with the checksum of d: when it is another one, or does not
+// end, there is no sample. Packages that are not below the repository are passed
+// over.
+func SamplePackages(primary io.Reader, k state.Key, d *repodata.Data, n int, rnd *rand.Rand) ([]FilePlan, error) {
+	sample, err := samplePackages(primary, k, d, n, rnd)
+	if err != nil {
+		return nil, fmt.Errorf("%s of %v: %w", d.Location, k, err)
+	}
+	return sample, nil
+}
+
+func samplePackages(primary io.Reader, k state.Key, d *repodata.Data, n int, rnd *rand.Rand) ([]FilePlan, error) {
+	sum := newHash(d.Checksum.Type)
+	if sum == nil {
+		return nil, fmt.Errorf("its checksum is %s, which proves nothing", d.Checksum.Type)
+	}
+	most := int64(maxPrimary)
+	if d.Size >= 0 {
+		most = d.Size
+	}
+	raw := io.TeeReader(io.LimitReader(primary, most+1), sum)
+	open, err := decompress(raw, d.Location)
+	if err != nil {
+		return nil, err
+	}
+	defer open.Close()
+	var sample []FilePlan
+	total := 0
+	err = readPackages(io.LimitReader(open, maxPrimary), func(f FilePlan) {
+		f.Key = k
+		total++
+		if len(sample) < n {
+			sample = append(sample, f)
+		} else if i := rnd.IntN(total); i < n {
+			sample[i] = f
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		return nil, err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != d.Checksum.Value {
+		return nil, fmt.Errorf("its %s is %s; repomd.xml says %s", d.Checksum.Type, got, d.Checksum.Value)
+	}
+	return sample, nil
+}
+
+// decompress returns the content of a file, by its name.
+func decompress(r io.Reader, name string) (io.ReadCloser, error) {
+	switch path.Ext(name) {
+	case ".gz":
+		return gzip.NewReader(bufio.NewReader(r))
+	case ".zst":
+		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	case ".xml":
+		return io.NopCloser(r), nil
+	}
+	return nil, fmt.Errorf("%q is not compressed in a way that can be read here: gz or zst", path.Ext(name))
+}
+
+// readPackages calls f for each package of a list that is below the repository.
+// It keeps nothing else of the list.
+func readPackages(r io.Reader, f func(FilePlan)) error {
+	guard := &tokenGuard{Reader: bufio.NewReaderSize(r, 64<<10)}
+	dec := xml.NewDecoder(guard)
+	var (
+		at      FilePlan
+		base    bool
+		sumType string
+		text    *strings.Builder // of the checksum, while inside of it
+		depth   int
+	)
+	for {
+		guard.read = 0
+		tok, err := dec.RawToken()
+		if err == io.EOF && depth == 0 {
+			return nil
+		}
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return err
+		}
+		switch tok := tok.(type) {
+		case xml.StartElement:
+			depth++
+			if depth == 2 {
+				at, base, sumType = FilePlan{Size: -1}, false, ""
+			}
+			if depth != 3 {
+				break
+			}
+			switch tok.Name.Local {
+			case "checksum":
+				if sumType = strings.ToLower(attr(tok, "type")); attr(tok, "pkgid") == "YES" {
+					text = new(strings.Builder)
+				}
+			case "size":
+				if n, err := strconv.ParseInt(attr(tok, "package"), 10, 64); err == nil && n >= 0 {
+					at.Size = n
+				}
+			case "location":
+				at.Path, base = attr(tok, "href"), attr(tok, "base") != ""
+			}
+		case xml.CharData:
+			if text != nil && text.Len() < 256 {
+				text.Write(tok)
+			}
+		case xml.EndElement:
+			if text != nil {
+				at.Checksum = repodata.Checksum{Type: sumType, Value: strings.ToLower(strings.TrimSpace(text.String()))}
+				text = nil
+			}
+			if depth == 2 && tok.Name.Local == "package" && !base && below(at.Path) {
+				f(at)
+			}
+			depth--
+		}
+	}
+}
+
+// A tokenGuard bounds what a decoder may read for one token, because it keeps all
+// of that.
+type tokenGuard struct {
+	*bufio.Reader
+	read int
+}
+
+// maxToken is more than any description of a package has, in bytes.
+const maxToken = 4 << 20
+
+// ReadByte is all that the decoder reads with.
+func (g *tokenGuard) ReadByte() (byte, error) {
+	if g.read++; g.read > maxToken {
+		return 0, fmt.Errorf("a text or tag of more than %d bytes", maxToken)
+	}
+	return g.Reader.ReadByte()
+}
+
+func attr(e xml.StartElement, name string) string {
+	for _, a := range e.Attr {
+		if a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// below tells whether a location stays inside of the repository, and is a path
+// and nothing else of a URL.
+func below(p string) bool {
+	return p != "" && len(p) <= 1024 && !path.IsAbs(p) && path.Clean(p) == p && p != ".." && !strings.HasPrefix(p, "../") &&
+		escape([]byte(p), 2048) == p && !strings.ContainsAny(p, `\?#%`)
+}
