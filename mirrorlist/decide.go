@@ -3,6 +3,7 @@ package mirrorlist
 import (
 	"math/bits"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"meridian/mirrorlist/geo"
@@ -346,9 +347,13 @@ func (r *ranking) walk(flags pickFlags) {
 		rank, mirrors, rest := nextBand(bands)
 		r.band(rank, mirrors, flags)
 		if len(r.picks) >= r.depth {
-			return
+			break
 		}
 		bands = rest
+	}
+	runtime.KeepAlive(t.orders) // it may be a mapped file
+	if len(r.picks) >= r.depth {
+		return
 	}
 	// What the order of this place does not reach: rank all that is left.
 	n := r.rankAll()

@@ -171,8 +171,8 @@ func FuzzParseAddr(f *testing.F) {
 func FuzzOrders(f *testing.F) {
 	const key, mirrors, head = 7, 40, len(ordersMagic) + 16
 	for _, o := range []*orders{
-		{start: []uint32{0}}, {start: []uint32{0, 0, 0}}, {start: []uint32{0, 3, 7}, data: []uint16{0, 1, 5, 64, 2, 1, 39}}, {start: []uint32{3, 1}, data: []uint16{0, 1, 5}},
-		{start: []uint32{0, 3}, data: []uint16{0, 2, 5}}, {start: []uint32{0, 3}, data: []uint16{0, 1, 40}}, {start: []uint32{0, 3}, data: []uint16{128, 1, 1}}, {start: []uint32{0, 1}, data: []uint16{0}},
+		{start: []uint32{0}}, {start: []uint32{0, 0, 0}}, {start: []uint32{0, 2, 5}, data: []uint16{bandMark, 5, bandMark + 64, 1, 39}}, {start: []uint32{3, 1}, data: []uint16{bandMark, 1, 5}},
+		{start: []uint32{0, 2}, data: []uint16{0, 5}}, {start: []uint32{0, 2}, data: []uint16{bandMark, 40}}, {start: []uint32{0, 2}, data: []uint16{bandMark + ranks, 1}}, {start: []uint32{0, 1}, data: []uint16{bandMark}},
 	} {
 		file := o.encode(key)
 		f.Add(uint32(len(o.start)), uint32(len(o.data)), file[head:len(file)-8])

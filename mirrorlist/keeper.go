@@ -681,20 +681,23 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 
 // savedOrders returns the orders in a file, if they are those of a geometry.
 func (k *keeper) savedOrders(path string, key uint64, g *geometry) *orders {
-	data, err := os.ReadFile(path)
+	data, release, err := durable.Map(path)
 	if err != nil {
 		return nil
 	}
 	o, err := decodeOrders(data, key, len(g.mirrors))
+	if err == nil && len(o.start) != g.db.Places()+1 {
+		err = errOtherOrders
+	}
 	if err != nil {
 		if !errors.Is(err, errOtherOrders) {
 			k.log.Warn("computing the saved orders again", "path", path, "err", err)
 		}
+		_ = release()
 		return nil
 	}
-	if len(o.start) != g.db.Places()+1 {
-		return nil
-	}
+	// As with databases, only the collector knows when nobody walks them any more.
+	runtime.SetFinalizer(o, func(*orders) { _ = release() })
 	return o
 }
 

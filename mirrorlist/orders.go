@@ -51,13 +51,17 @@ const ranks = 2 * foreign
 
 // orders holds, for every place of a geo database, the nearest public mirrors:
 // whole bands, nearest first, in the client's country first. It is flat, without
-// pointers, and is saved, because making it takes longer than a start should.
+// pointers, and is saved, because making it takes longer than a start should. Read
+// again it may be a mapped file, so who walks it keeps it alive until the end.
 type orders struct {
 	// A place's part of data is data[start[place]:start[place+1]]: for each band
-	// its rank, the number of its mirrors, and the mirrors in ascending order.
+	// its rank, marked as one, and the mirrors in ascending order.
 	start []uint32
 	data  []uint16
 }
+
+// bandMark marks the rank that a band begins with. No mirror's number is as high.
+const bandMark = 1 << 15
 
 // of returns the bands of one place, to be walked with nextBand. Without orders
 // there are none, and everything is ranked.
@@ -70,8 +74,11 @@ func (o *orders) of(place uint32) []uint16 {
 
 // nextBand splits the first band off.
 func nextBand(bands []uint16) (rank int, mirrors, rest []uint16) {
-	n := 2 + int(bands[1])
-	return int(bands[0]), bands[2:n], bands[n:]
+	n := 1
+	for n < len(bands) && bands[n] < bandMark {
+		n++
+	}
+	return int(bands[0] - bandMark), bands[1:n], bands[n:]
 }
 
 // newOrders computes the orders of n places. sites may be called concurrently.
@@ -144,8 +151,8 @@ func appendOrder(out []uint16, s site, seats []seat, r []uint8) []uint16 {
 		if kept >= orderDepth {
 			break
 		}
-		at[k] = pos + 2
-		pos += 2 + int(n)
+		at[k] = pos + 1
+		pos += 1 + int(n)
 		kept += int(n)
 		last = k
 	}
@@ -153,7 +160,7 @@ func appendOrder(out []uint16, s site, seats []seat, r []uint8) []uint16 {
 	out = append(out, make([]uint16, pos-start)...)
 	for k := 0; k <= last; k++ {
 		if count[k] > 0 {
-			out[at[k]-2], out[at[k]-1] = uint16(k), count[k]
+			out[at[k]-1] = bandMark + uint16(k)
 		}
 	}
 	for i := range seats {
@@ -167,7 +174,7 @@ func appendOrder(out []uint16, s site, seats []seat, r []uint8) []uint16 {
 
 // The file of saved orders: ordersMagic, the key of what they were made from,
 // the two lengths, start, data, and the xxh3 of all before it; little endian.
-const ordersMagic = "MERIDIAN orders1"
+const ordersMagic = "MERIDIAN orders2"
 
 // ordersKey identifies what orders depend on.
 func ordersKey(db *geo.DB, seats []seat) uint64 {
@@ -225,46 +232,68 @@ func decodeOrders(b []byte, key uint64, mirrors int) (*orders, error) {
 	if len(body) != head+4*starts+2*n || starts == 0 {
 		return nil, errors.New("wrong length")
 	}
-	o := &orders{start: make([]uint32, starts), data: uint16s(body[head+4*starts:])}
-	for i := range o.start {
-		o.start[i] = binary.LittleEndian.Uint32(body[head+4*i:])
+	o := &orders{
+		start: numbers(body[head:head+4*starts], binary.LittleEndian.Uint32),
+		data:  numbers(body[head+4*starts:], binary.LittleEndian.Uint16),
 	}
 	// The checksum says that the file is what was written; this, that what was
 	// written can be walked.
-	for i := 1; i < starts; i++ {
-		from, to := o.start[i-1], o.start[i]
-		if from > to || int(to) > n {
-			return nil, fmt.Errorf("place %d is out of bounds", i-1)
+	if !inBounds(body[head+4*starts:], mirrors) {
+		return nil, fmt.Errorf("a band has rank %d or more, or mirror %d of %d", ranks, mirrors, mirrors)
+	}
+	last := o.start[0]
+	for i, to := range o.start[1:] {
+		if last > to || int(to) > n {
+			return nil, fmt.Errorf("place %d is out of bounds", i)
 		}
-		for part := o.data[from:to]; len(part) > 0; {
-			if len(part) < 2 || len(part) < 2+int(part[1]) || part[0] >= ranks {
-				return nil, fmt.Errorf("place %d is damaged", i-1)
-			}
-			var ids []uint16
-			_, ids, part = nextBand(part)
-			for _, m := range ids {
-				if int(m) >= mirrors {
-					return nil, fmt.Errorf("place %d names mirror %d of %d", i-1, m, mirrors)
-				}
-			}
+		if last < to && o.data[last] < bandMark {
+			return nil, fmt.Errorf("place %d does not begin with a band", i)
 		}
+		last = to
 	}
 	return o, nil
 }
 
-// uint16s reads little-endian numbers, without copying them where the machine
-// writes them like that: the file has millions, and every start reads it.
-func uint16s(b []byte) []uint16 {
-	if len(b) < 2 {
+// inBounds reports whether each little-endian uint16 of b is the number of one of
+// the mirrors, at most bandMark, or the rank of a band. There are millions, which
+// every start reads, so it looks at four at a time: below its mark a number gets
+// added what carries into the mark if it is too high.
+func inBounds(b []byte, mirrors int) bool {
+	const (
+		each  = 1<<48 | 1<<32 | 1<<16 | 1
+		marks = each * bandMark
+		rank  = each * (bandMark - ranks)
+	)
+	mirror := uint64(bandMark-mirrors) * each
+	var high uint64
+	for ; len(b) >= 8; b = b[8:] {
+		v := binary.LittleEndian.Uint64(b)
+		low := v &^ marks
+		high |= (low+mirror)&^v | (low+rank)&v
+	}
+	for ; len(b) > 0; b = b[2:] {
+		v := uint64(binary.LittleEndian.Uint16(b))
+		low := v &^ marks
+		high |= (low+mirror)&^v&0xffff | (low+rank)&v
+	}
+	return high&marks == 0
+}
+
+// numbers reads little-endian numbers, without copying them where the machine
+// writes them like that and they lie as it wants them: the file has millions, and
+// every start reads it.
+func numbers[T uint16 | uint32](b []byte, read func([]byte) T) []T {
+	size := int(unsafe.Sizeof(T(0)))
+	if len(b) < size {
 		return nil
 	}
 	little := binary.NativeEndian.Uint16([]byte{1, 0}) == 1
-	if p := unsafe.Pointer(&b[0]); little && uintptr(p)%unsafe.Alignof(uint16(0)) == 0 {
-		return unsafe.Slice((*uint16)(p), len(b)/2)
+	if p := unsafe.Pointer(&b[0]); little && uintptr(p)%unsafe.Alignof(T(0)) == 0 {
+		return unsafe.Slice((*T)(p), len(b)/size)
 	}
-	out := make([]uint16, len(b)/2)
+	out := make([]T, len(b)/size)
 	for i := range out {
-		out[i] = binary.LittleEndian.Uint16(b[2*i:])
+		out[i] = read(b[size*i:])
 	}
 	return out
 }

@@ -114,6 +114,42 @@ func TestDamagedOrdersAreRefused(t *testing.T) {
 	}
 }
 
+// Whatever the checksum says: wherever a number stands, one that is too high is
+// seen, and the highest that may be there is not.
+func TestOrdersOutOfBoundsAreRefused(t *testing.T) {
+	const mirrors = 600
+	for length := 1; length < 12; length++ {
+		for at := range length {
+			for _, tt := range []struct {
+				number uint16
+				good   bool
+			}{
+				{0, true}, {mirrors - 1, true}, {mirrors, false}, {bandMark - 1, false},
+				{bandMark, true}, {bandMark + ranks - 1, true}, {bandMark + ranks, false}, {1<<16 - 1, false},
+			} {
+				o := &orders{start: []uint32{0, uint32(length + 1)}, data: make([]uint16, length+1)}
+				o.data[0], o.data[at+1] = bandMark, tt.number
+				_, err := decodeOrders(o.encode(1), 1, mirrors)
+				if (err == nil) != tt.good {
+					t.Errorf("%#x in place %d of %d: %v", tt.number, at+1, length+1, err)
+				}
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		orders orders
+	}{
+		{"an order that does not begin with a band", orders{start: []uint32{0, 2}, data: []uint16{1, bandMark}}},
+		{"an order that ends before it begins", orders{start: []uint32{0, 2, 1}, data: []uint16{bandMark, 1}}},
+		{"an order behind the end", orders{start: []uint32{0, 3}, data: []uint16{bandMark, 1}}},
+	} {
+		if _, err := decodeOrders(tt.orders.encode(1), 1, mirrors); err == nil {
+			t.Errorf("%s is read", tt.name)
+		}
+	}
+}
+
 // The key changes with everything that the orders depend on.
 func TestOrdersKey(t *testing.T) {
 	_, g, key := savedOrders(t)

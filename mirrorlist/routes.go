@@ -25,6 +25,10 @@ func (s *Server) Handlers() (public, admin http.Handler) {
 	s.get(r, "/mirrorlist/:version/:repo/", s.list)
 	s.get(r, "/mirrorlist", s.listByQuery)
 	s.get(r, "/mirrorlist/", s.listByQuery)
+	s.get(r, "/metalink/:version/:repo", s.metalink)
+	s.get(r, "/metalink/:version/:repo/", s.metalink)
+	s.get(r, "/metalink", s.metalinkByQuery)
+	s.get(r, "/metalink/", s.metalinkByQuery)
 	s.get(r, "/isolist/:version/:arch", s.isos)
 	s.get(r, "/isolist/:version/:arch/", s.isos)
 

@@ -191,6 +191,11 @@ type slot struct {
 	carry  set         // mirrors that promise to have it
 	vault  bool        // kept on the vault alone
 
+	// perArch: there is one such repository for each architecture. truth is the
+	// key of what the origin published, of one of them.
+	perArch bool
+	truth   state.Key
+
 	// excluded: the network file says that there is no such repository. It is
 	// checked by nobody, and served until the origin is known not to have it.
 	excluded bool
@@ -551,7 +556,10 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		}
 		add := func(arch schema.Arch, keys []state.Key, carry set, excluded bool) {
 			k := state.Key{Version: v, Repo: repo.Name, Arch: arch}
-			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k), excluded: excluded}
+			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k), excluded: excluded, perArch: perArch, truth: k}
+			if !perArch {
+				s.truth.Arch = ""
+			}
 			if q.vault {
 				s.keys, s.carry, s.vault = nil, g.none, true
 			}

@@ -29,6 +29,7 @@ type clientWorld struct {
 	key     *testworld.Key
 	mirrors []*testworld.Mirror
 	front   *front
+	server  string // its URL
 }
 
 // newClients are the clients that everything is tried with.
@@ -312,7 +313,7 @@ func newClientWorld(t *testing.T) *clientWorld {
 	if err := testworld.WriteNetwork(dir, network, files); err != nil {
 		t.Fatal(err)
 	}
-	w.front = startFront(t, startServer(t, dir))
+	w.front = startFront(t, startServer(t, dir, ""))
 	return w
 }
 
@@ -320,15 +321,7 @@ func newClientWorld(t *testing.T) *clientWorld {
 // the older package is there to be chosen by mistake.
 func publish(t *testing.T, dir, root string, n *schema.Network) *testworld.Key {
 	t.Helper()
-	key, err := testworld.NewKey(t.Context(), filepath.Join(dir, "key.asc"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := key.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	key := newKey(t, dir)
 	repos := slices.DeleteFunc(testworld.Repositories(n), func(r testworld.Repository) bool {
 		return r.Repo != "baseos" || r.Arch == "x86_64_v2" || r.Version != "9.8" && r.Version != "10-kitten"
 	})
@@ -340,9 +333,23 @@ func publish(t *testing.T, dir, root string, n *schema.Network) *testworld.Key {
 	return key
 }
 
+func newKey(t *testing.T, dir string) *testworld.Key {
+	t.Helper()
+	key, err := testworld.NewKey(t.Context(), filepath.Join(dir, "key.asc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := key.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return key
+}
+
 // startServer compiles the real command, runs it as a child on the network in dir
 // and returns its URL once it answers. The test fails when it does not end well on SIGTERM.
-func startServer(t *testing.T, dir string) string {
+func startServer(t *testing.T, dir, state string) string {
 	t.Helper()
 	if err := testworld.BuildCommands(t.Context(), dir, "./cmd/mirrorlist"); err != nil {
 		t.Fatal(err)
@@ -351,7 +358,7 @@ func startServer(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	settings, err := testworld.WriteSettings(dir, testworld.Settings{Listen: listen, CacheDir: "cache"})
+	settings, err := testworld.WriteSettings(dir, testworld.Settings{Listen: listen, CacheDir: "cache", State: state})
 	if err != nil {
 		t.Fatal(err)
 	}

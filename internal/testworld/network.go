@@ -340,6 +340,9 @@ type Settings struct {
 
 	// CacheDir is the server's own; "" for the user's, which tests stay out of.
 	CacheDir string
+
+	// State is where a checker writes, as in "dir:state"; "" for no checker.
+	State string
 }
 
 // WriteSettings writes dir/mirrorlist.yml for the network that WriteNetwork put
@@ -358,6 +361,9 @@ func WriteSettings(dir string, s Settings) (string, error) {
 	}
 	if s.CacheDir != "" {
 		b.line(0, "cache_dir: %s", s.CacheDir)
+	}
+	if s.State != "" {
+		b.line(0, "state: %s", s.State)
 	}
 	b.line(0, "allow_private_addresses: true # the mirrors of this network are on loopback")
 	file := filepath.Join(dir, "mirrorlist.yml")

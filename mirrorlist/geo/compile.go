@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
 	"time"
 
 	"github.com/oschwald/maxminddb-golang/v2"
+
+	"meridian/internal/durable"
 )
 
 const (
@@ -57,7 +61,7 @@ func Compile(mmdb string, out string) error {
 // readMMDB reads the file instead of mapping it: people overwrite .mmdb files in
 // place.
 func readMMDB(path string) ([]byte, error) {
-	f, err := openRegular(path)
+	f, err := durable.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +73,11 @@ func readMMDB(path string) ([]byte, error) {
 	if st.Size() > maxFile {
 		return nil, fmt.Errorf("%s: %d bytes, at most %d are read", path, st.Size(), int64(maxFile))
 	}
-	return readAll(f, st.Size())
+	data := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, data); err != nil {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return data, nil
 }
 
 func compile(data []byte, deadline time.Time) (*DB, error) {

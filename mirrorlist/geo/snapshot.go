@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"math"
 	"net/netip"
-	"os"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -154,12 +151,10 @@ func align(n int) int { return (n + sectionAlign - 1) &^ (sectionAlign - 1) }
 
 // Open opens a snapshot that Compile or Write has made, and checks all of it.
 //
-// The file is mapped into memory if it belongs to the user of this process and
-// nobody else may write to it; any other is read. A mapped file must be replaced
-// by renaming, as Compile does, never overwritten. Its memory, mapped or not, is
-// held until Close.
+// The file is mapped into memory if nobody else may write to it, and else read:
+// see [durable.Map]. Its memory is held until Close.
 func Open(snapshot string) (*DB, error) {
-	data, release, err := load(snapshot)
+	data, release, err := durable.Map(snapshot)
 	if err != nil {
 		return nil, fmt.Errorf("geo: %w", err)
 	}
@@ -170,64 +165,6 @@ func Open(snapshot string) (*DB, error) {
 	}
 	db.release = release
 	return db, nil
-}
-
-// load returns the content of a file, mapped where that is safe, and what gives
-// the memory back.
-func load(path string) (data []byte, release func() error, err error) {
-	f, err := openRegular(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	size := st.Size()
-	if size > 0 && size <= math.MaxInt && ours(st) {
-		data, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
-		if err == nil {
-			return data, func() error { return syscall.Munmap(data) }, nil
-		}
-		// Not every file system can map: read it.
-	}
-	data, err = readAll(f, size)
-	return data, func() error { return nil }, err
-}
-
-// openRegular opens a file to read, and refuses what is not a file: to open a
-// named pipe would wait for a writer.
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// ours reports whether nobody else can change the content of a file.
-func ours(st fs.FileInfo) bool {
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	return ok && int(sys.Uid) == os.Geteuid() && st.Mode().Perm()&0o022 == 0
-}
-
-// readAll reads the size bytes of f into memory that is aligned for every
-// section.
-func readAll(f *os.File, size int64) ([]byte, error) {
-	data := aligned(int(size))
-	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: err}
-	}
-	return data, nil
 }
 
 // aligned returns n bytes that begin at a multiple of 8.
