@@ -391,13 +391,17 @@ func splitCopy(data []byte) (copyHeader, []byte, error) {
 	return header, body, nil
 }
 
-// run loads the feed until ctx ends, at once and then as often as its kind of
-// source deserves, and sooner after a failure. After each load that changed the
+// run loads the feed until ctx ends, at once unless it is a file that was read
+// already, and then as often as its kind of source deserves, and sooner after a
+// failure. After each load that changed the
 // items it sends to changed, which has room for one: a reader that has not
 // looked since the last time misses nothing.
 func (f *feed[E]) run(ctx context.Context, log *slog.Logger, changed chan<- struct{}) {
 	log = log.With("feed", f.name)
 	said := ""
+	if st := f.state.Load(); !f.remote() && st.err == nil && !st.lastGood.IsZero() {
+		sleep(ctx, retryDelay(f.interval(), 0))
+	}
 	for failures := 0; ctx.Err() == nil; {
 		news, err := f.load(ctx, false)
 		if news {

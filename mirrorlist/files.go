@@ -1,6 +1,7 @@
 package mirrorlist
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,12 +22,20 @@ type listing uint64
 // What is missing, or cannot be looked at, is part of it.
 func list(paths []string) listing {
 	h := xxh3.New()
+	var b []byte
+	// What is added cannot be taken for anything else: no path holds a zero byte,
+	// and the numbers behind it have one length.
 	add := func(path string, fi fs.FileInfo, err error) {
+		b = append(append(b[:0], path...), 0)
 		if err != nil {
-			fmt.Fprintf(h, "%s\x00%v\x00", path, err)
-			return
+			b = append(append(append(b, 'e'), err.Error()...), 0)
+		} else {
+			b = append(b, 'f')
+			for _, v := range []uint64{uint64(fi.Mode()), uint64(fi.Size()), uint64(fi.ModTime().UnixNano()), inodeOf(fi)} {
+				b = binary.LittleEndian.AppendUint64(b, v)
+			}
 		}
-		fmt.Fprintf(h, "%s\x00%v\x00%d\x00%d\x00%d\x00", path, fi.Mode(), fi.Size(), fi.ModTime().UnixNano(), inodeOf(fi))
+		_, _ = h.Write(b)
 	}
 	for _, path := range paths {
 		fi, err := os.Stat(path)

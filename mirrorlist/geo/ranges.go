@@ -284,6 +284,7 @@ func NewSetRanges(entries []Entry) (r *Ranges, sets [][]SetMember) {
 	b := newRanger(nets)
 	numbers := make([]uint32, len(nets)) // of the set, plus 1, by innermost network
 	alone := make([]SetMember, 0, len(nets))
+	sets = make([][]SetMember, 0, len(nets))
 	sweep(nets, func(first, last addr6, is4 bool, innermost int) {
 		if numbers[innermost] == 0 {
 			n := &nets[innermost]
