@@ -29,6 +29,7 @@ import (
 	"meridian/checker/state"
 	"meridian/mirrorlist/geo"
 	"meridian/mirrorlist/geo/geotest"
+	"meridian/mirrorlist/stats"
 	"meridian/schema"
 )
 
@@ -241,6 +242,7 @@ func benchTable(tb testing.TB, n int) *Table {
 		geometry: g, orders: k.ordersOf(g, true), draws: draws(nil).next(benchNow, g.names, g.weights, in.secret),
 		findings: newFindings(g, in.snap, true, time.Time{}),
 		fallback: newSet(n), limit: 10, secret: in.secret, now: benchNow, date: []string{benchNow.UTC().Format(http.TimeFormat)},
+		tally: stats.NewTally(statsLayout(g, &Config{})),
 	}
 	benchTables[n] = t
 	return t

@@ -119,9 +119,6 @@ func (k *keeper) start(ctx context.Context) error {
 			k.source = state.NewDir(dir)
 		}
 	}
-	if k.cfg.Stats != "" {
-		k.log.Warn("this release keeps no statistics yet", "stats", k.cfg.Stats)
-	}
 	k.configure()
 	if err := k.readSecret(); err != nil {
 		return fmt.Errorf("mirrorlist: secret_file: %w", err)
@@ -588,6 +585,9 @@ func (k *keeper) build(wait bool) {
 		}
 	}
 	t.header, t.limit, t.secret = k.cfg.ClientHeader, k.cfg.Limit, k.in.secret
+	if k.s.recorder != nil {
+		t.tally = k.s.recorder.Attach(statsLayout(g, &k.cfg))
+	}
 	k.serve(t)
 }
 
@@ -616,6 +616,9 @@ func (k *keeper) serve(t *Table) {
 		k.problem("state age", fmt.Errorf("findings are of %s: every health is unknown", k.in.snap.Taken.Format(time.RFC3339)))
 	} else {
 		k.problem("state age")
+	}
+	if k.s.recorder != nil {
+		k.problem("stats", k.s.recorder.Err())
 	}
 	k.s.table.Store(t)
 	k.publish()
@@ -920,7 +923,7 @@ func (k *keeper) readSettings() {
 		now, was any
 	}{
 		{"listen", cfg.Listen, k.cfg.Listen}, {"admin_listen", cfg.AdminListen, k.cfg.AdminListen}, {"tls", cfg.TLS, k.cfg.TLS},
-		{"state", cfg.State, k.cfg.State}, {"stats", cfg.Stats, k.cfg.Stats}, {"cache_dir", cfg.CacheDir, k.cfg.CacheDir},
+		{"state", cfg.State, k.cfg.State}, {"stats", cfg.Stats, k.cfg.Stats}, {"stats_days", cfg.StatsDays, k.cfg.StatsDays}, {"node", cfg.Node, k.cfg.Node}, {"cache_dir", cfg.CacheDir, k.cfg.CacheDir},
 		{"allow_private_addresses", cfg.AllowPrivateAddresses, k.cfg.AllowPrivateAddresses},
 	} {
 		if fixed.now != fixed.was {
@@ -934,7 +937,8 @@ func (k *keeper) readSettings() {
 		}
 	}
 	cfg.Listen, cfg.AdminListen, cfg.TLS = k.cfg.Listen, k.cfg.AdminListen, k.cfg.TLS
-	cfg.State, cfg.Stats, cfg.CacheDir, cfg.AllowPrivateAddresses = k.cfg.State, k.cfg.Stats, k.cfg.CacheDir, k.cfg.AllowPrivateAddresses
+	cfg.State, cfg.CacheDir, cfg.AllowPrivateAddresses = k.cfg.State, k.cfg.CacheDir, k.cfg.AllowPrivateAddresses
+	cfg.Stats, cfg.StatsDays, cfg.Node = k.cfg.Stats, k.cfg.StatsDays, k.cfg.Node
 	k.cfg = cfg
 	k.configure()
 	k.s.limit.setRate(cfg.RequestsPerSecond)

@@ -30,6 +30,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meridian/checker/state"
+	"meridian/mirrorlist/stats"
 )
 
 // Config is the settings file of a mirrorlist server. The zero value of every
@@ -83,8 +84,19 @@ type Config struct {
 	// client gets the same order from each. Default: derived from the network.
 	SecretFile string `yaml:"secret_file"`
 
-	// Stats is where statistics are kept. Default none.
+	// Stats is where statistics are kept, by all nodes of a network: dir:PATH.
+	// Default none: nothing is counted but for metrics.
 	Stats string `yaml:"stats"`
+
+	// StatsDays is how long statistics are kept. Default 400, at least 35.
+	StatsDays int `yaml:"stats_days"`
+
+	// Node is the name of this node in statistics. Default: the host's name.
+	Node string `yaml:"node"`
+
+	// ListBytes is how many bytes one list leads its client to download, by the
+	// name of the repository, or "*" for all others. Default 4,000,000.
+	ListBytes map[string]int64 `yaml:"list_bytes"`
 
 	// AllowPrivateAddresses lets fetched lists come from, and mirrors be on,
 	// private addresses. Only for test networks.
@@ -197,6 +209,28 @@ func (c *Config) check() error {
 	if c.State != "" && !strings.HasPrefix(c.State, "dir:") {
 		bad("state: %q cannot be read by this release; write dir:PATH, or leave it out", c.State)
 	}
+	if c.Stats != "" {
+		if _, err := stats.Open(c.Stats); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	switch {
+	case c.StatsDays == 0:
+		c.StatsDays = 400
+	case c.StatsDays < 35:
+		bad("stats_days: %d is too few; write 35 or more: the last month is what people ask for", c.StatsDays)
+	}
+	switch {
+	case c.Node == "":
+		c.Node = nodeName()
+	case !stats.ValidNode(c.Node):
+		bad("node: %q is no name of a node; write letters, digits, dots and hyphens", c.Node)
+	}
+	for repo, n := range c.ListBytes {
+		if n < 0 {
+			bad("list_bytes: %s: %d is less than nothing; write a number of bytes", repo, n)
+		}
+	}
 	if c.RequestsPerSecond == 0 {
 		c.RequestsPerSecond = 5
 	}
@@ -305,6 +339,9 @@ type Server struct {
 	reload chan reloadRequest
 
 	stopped chan struct{} // closed when nobody receives from reload any more
+
+	recorder   *stats.Recorder // nil: no statistics are kept
+	statistics *stats.Reader   // of all nodes, or nil
 }
 
 // New loads everything once. It fails when the settings or the network file
@@ -319,6 +356,14 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 		s.now = time.Now
 	}
 	s.limit = newLimiter(opts.Config.RequestsPerSecond)
+	if where := opts.Config.Stats; where != "" {
+		store, err := stats.Open(where)
+		if err != nil {
+			return nil, err
+		}
+		s.recorder = stats.NewRecorder(stats.Options{Store: store, Node: opts.Config.Node, Days: opts.Config.StatsDays, Now: s.now, Log: s.log})
+		s.statistics = stats.NewReader(store, s.now)
+	}
 	s.keeper = newKeeper(s)
 	if err := s.keeper.start(ctx); err != nil {
 		return nil, err
@@ -366,6 +411,9 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keeper.run(ctx) })
+	if s.recorder != nil {
+		g.Go(func() error { return s.recorder.Run(ctx) })
+	}
 	limits := s.opts.Timeouts.withDefaults()
 	for i, d := range doors {
 		srv := &http.Server{
@@ -400,7 +448,14 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 	if ready != nil {
 		ready(mainAddr, adminAddr)
 	}
-	return g.Wait()
+	err = g.Wait()
+	if s.recorder != nil {
+		// The last request has been answered, and counted.
+		if err := s.recorder.Close(context.WithoutCancel(ctx)); err != nil {
+			s.log.Error("the last counts are lost", "err", err)
+		}
+	}
+	return err
 }
 
 // A listener counts its connections, so that a stop can wait for them.

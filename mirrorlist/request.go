@@ -10,6 +10,7 @@ import (
 
 	"github.com/zeebo/xxh3"
 
+	"meridian/mirrorlist/stats"
 	"meridian/schema"
 )
 
@@ -37,6 +38,8 @@ func badRequest(format string, args ...any) *refusal {
 // absent, and the first of a repeated one counts.
 type params struct {
 	arch, protocol, country, repo string
+
+	age uint8 // of a system that asks to be counted, from countme; 0 if it does not
 }
 
 // parseParams reads a raw query without building a map of it. What it cannot
@@ -56,6 +59,11 @@ func parseParams(query string) (p params) {
 			into = &p.country
 		case "repo":
 			into = &p.repo
+		case "countme":
+			if p.age == 0 {
+				p.age = stats.ParseAge(value)
+			}
+			continue
 		default:
 			continue
 		}

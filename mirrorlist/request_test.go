@@ -16,8 +16,8 @@ func TestParseParams(t *testing.T) {
 		want        params
 	}{
 		{"nothing", "", params{}},
-		{"all of them", "arch=x86_64&protocol=https&country=DE&repo=baseos-9", params{"x86_64", "https", "DE", "baseos-9"}},
-		{"unknown ones are passed over", "countme=1&x&=y&infra=stock&arch=a", params{arch: "a"}},
+		{"all of them", "arch=x86_64&protocol=https&country=DE&repo=baseos-9", params{arch: "x86_64", protocol: "https", country: "DE", repo: "baseos-9"}},
+		{"unknown ones are passed over", "x&=y&infra=stock&arch=a", params{arch: "a"}},
 		{"the first of a repeated one counts", "country=DE&country=FR", params{country: "DE"}},
 		{"an empty value counts as absent", "arch=&country=&arch", params{}},
 		{"an empty value leaves room for the next", "arch=&arch=x86_64", params{arch: "x86_64"}},
@@ -27,6 +27,8 @@ func TestParseParams(t *testing.T) {
 		{"after a broken one the next counts", "country=%zz&country=FR", params{country: "FR"}},
 		{"what follows a second = belongs to the value", "repo=a=b", params{repo: "a=b"}},
 		{"separators alone", "&&&=&==", params{}},
+		{"a system that asks to be counted", "arch=a&countme=3", params{arch: "a", age: 3}},
+		{"a count that is none", "countme=5&countme=&countme=11&countme=%31", params{}},
 		{"a semicolon separates nothing", "arch=a;country=DE", params{arch: "a;country=DE"}},
 	} {
 		if got := parseParams(tt.query); got != tt.want {

@@ -236,6 +236,7 @@ func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params
 	}
 	t.slots[q.slot].served.Add(1)
 	if vault != "" {
+		t.countVault(c.Request, q.slot, &p)
 		_, err := c.Writer.WriteString(vault)
 		return hungUp(err)
 	}
@@ -244,6 +245,7 @@ func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params
 		scratches.Put(sc)
 		return no
 	}
+	t.count(c.Request, q.slot, &p, sc)
 	sc.body = t.appendList(sc.body[:0], &q, sc.picks)
 	declareLength(h, len(sc.body))
 	_, err := c.Writer.Write(sc.body)
@@ -279,12 +281,14 @@ func hungUp(error) error { return nil }
 // isos answers /isolist/VERSION/ARCH.
 func (s *Server) isos(c *gin.Context) error {
 	t := s.table.Load()
-	q, vault, no := t.isoRequest(c.Param("version"), c.Param("arch"), parseParams(c.Request.URL.RawQuery))
+	p := parseParams(c.Request.URL.RawQuery)
+	q, vault, no := t.isoRequest(c.Param("version"), c.Param("arch"), p)
 	if no != nil {
 		return no
 	}
 	var urls []string
 	if vault != "" {
+		t.countVault(c.Request, q.slot, &p)
 		urls = []string{vault}
 	} else {
 		sc := scratches.Get().(*scratch)
@@ -292,6 +296,7 @@ func (s *Server) isos(c *gin.Context) error {
 		if no := s.decide(c.Request, t, &q, sc); no != nil {
 			return no
 		}
+		t.count(c.Request, q.slot, &p, sc)
 		for _, p := range sc.picks {
 			urls = append(urls, string(t.appendURL(nil, &q, p)))
 		}

@@ -12,6 +12,7 @@ import (
 
 	"meridian/checker/state"
 	"meridian/mirrorlist/geo"
+	"meridian/mirrorlist/stats"
 	"meridian/schema"
 )
 
@@ -50,6 +51,8 @@ type Table struct {
 	header  string
 	limit   int
 	secret  uint64
+
+	tally *stats.Tally // nil: no statistics are kept
 }
 
 // geometry is the part of a table that changes only when somebody edits a file,
@@ -200,6 +203,9 @@ type slot struct {
 	// checked by nobody, and served until the origin is known not to have it.
 	excluded bool
 	served   *atomic.Uint64
+
+	// told is the architecture that a client has told whose list this is, or "".
+	told schema.Arch
 }
 
 type onSubnet struct {
@@ -556,7 +562,7 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		}
 		add := func(arch schema.Arch, keys []state.Key, carry set, excluded bool) {
 			k := state.Key{Version: v, Repo: repo.Name, Arch: arch}
-			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k), excluded: excluded, perArch: perArch, truth: k}
+			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k), excluded: excluded, perArch: perArch, truth: k, told: arch}
 			if !perArch {
 				s.truth.Arch = ""
 			}
@@ -590,6 +596,7 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 			}
 		}
 		add("", x86, carry, len(x86) == 0)
+		g.slots[len(g.slots)-1].told = "x86_64"
 		r.repos[repo.Name] = q
 	}
 	for k, a := range r.arches {
@@ -601,7 +608,7 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		}
 		key := state.Key{Version: v, Repo: isoRepo, Arch: a}
 		r.isos = append(r.isos, len(g.slots))
-		s := slot{key: key, keys: []state.Key{key}, suffix: string(v) + "/isos/" + string(a), carry: carry, served: in.counter(key)}
+		s := slot{key: key, keys: []state.Key{key}, suffix: string(v) + "/isos/" + string(a), carry: carry, served: in.counter(key), told: a}
 		if vault {
 			s.keys, s.vault = nil, true
 		}

@@ -1,0 +1,362 @@
+package mirrorlist
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"meridian/mirrorlist/stats"
+)
+
+// withStats makes a server keep statistics in dir, know the places of the demo,
+// and believe proxies on loopback. It is noon for it, so that no day ends.
+func withStats(dir string) func(*Options) {
+	noon := stats.DayOf(time.Now()).Time().Add(12 * time.Hour)
+	return func(o *Options) {
+		o.Now = func() time.Time { return noon }
+		o.Config.Stats, o.Config.Node = "dir:"+dir, "node-1"
+		o.Config.Geo = Geo{demoGeo, demoGeo}
+		o.Config.TrustedProxies = []string{"127.0.0.0/8"}
+	}
+}
+
+// counted asks what all nodes have counted so far, by columns.
+func counted(t *testing.T, s *Server, table *stats.Table, by ...string) (rows map[string]stats.Value, total stats.Value) {
+	t.Helper()
+	today := stats.DayOf(s.now())
+	res, err := s.Statistics().Query(t.Context(), stats.Query{Table: table, From: today - 7, To: today, By: by})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows = map[string]stats.Value{}
+	for _, r := range res.Rows {
+		rows[strings.Join(r.Labels, " ")] = r.Value
+	}
+	return rows, res.Total
+}
+
+func TestStatisticsOfWhatWasServed(t *testing.T) {
+	dir := newFiles(t, 3)
+	writeFile(t, dir+"/mirrors.d/zq7.yml", mirrorYAML("zq7private.example.org", "private: true\nsubnets: [203.0.113.0/25]\n"))
+	st := startIn(t, dir, func(o *Options) {
+		withStats(filepath.Join(dir, "stats"))(o)
+		o.Config.ListBytes = map[string]int64{"appstream": 700, "*": 300}
+	})
+	h, _ := st.Handlers()
+	ask := func(n int, client, target, agent string, want int) {
+		t.Helper()
+		for range n {
+			w := serveOne(h, "GET", target, "127.0.0.1:1", map[string]string{"X-Forwarded-For": client, "User-Agent": agent})
+			if w.Code != want {
+				t.Fatalf("%s: %d %s", target, w.Code, w.Body)
+			}
+		}
+	}
+	const libdnf = "libdnf (AlmaLinux 9.8; server; Linux.aarch64)"
+	ask(20, "192.0.2.1", "/mirrorlist/9/baseos?arch=x86_64", "", 200)
+	ask(15, "192.0.2.200", "/mirrorlist/9/appstream?countme=2", libdnf, 200)
+	ask(12, "203.0.113.1", "/mirrorlist?repo=baseos-9.8&arch=aarch64&countme=1", libdnf, 200) // of the private mirror
+	ask(13, "10.1.2.3", "/isolist/9/x86_64", "", 200)
+	ask(11, "2001:db8:1::1", "/mirrorlist/9.7/baseos?countme=4&arch=x86_64", "curl", 200) // the vault
+	ask(14, "nobody", "/mirrorlist/9/baseos", "", 200)
+	ask(50, "192.0.2.1", "/mirrorlist/80/baseos?countme=1", libdnf, 404)
+	ask(50, "192.0.2.1", "/mirrorlist/9/baseos?country=x&countme=1", libdnf, 400)
+	ask(50, "192.0.2.1", "/mirrorlist/9/baseos?arch=x86_64&countme=7", libdnf, 200)
+	ask(50, "192.0.2.1", "/", "", 200)
+	if err := st.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	got, total := counted(t, st.Server, stats.Lists, "country", "version", "repo", "arch")
+	want := map[string]uint64{
+		"DE 9.8 baseos x86_64": 70, "FR 9.8 appstream unnamed": 15, "JP 9.8 baseos aarch64": 12, "unknown 9.8 isos x86_64": 13,
+		"DE 9.7 baseos x86_64": 11, "unknown 9.8 baseos unnamed": 14,
+	}
+	compare := func(what string, got map[string]stats.Value, want map[string]uint64) {
+		t.Helper()
+		for k, v := range got {
+			if want[k] != v.Count {
+				t.Errorf("%s: %s %d, want %d", what, k, v.Count, want[k])
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+	}
+	compare("lists", got, want)
+	if total.Count != 135 {
+		t.Errorf("%d lists, want 135", total.Count)
+	}
+	got, _ = counted(t, st.Server, stats.Countme, "version", "repo", "arch", "age", "variant", "system")
+	compare("systems", got, map[string]uint64{
+		"9.8 appstream unnamed 2 server aarch64": 15, "9.8 baseos aarch64 1 server aarch64": 12, "9.7 baseos x86_64 4 other other": 11,
+	})
+	got, total = counted(t, st.Server, stats.Mirrors, "mirror")
+	if got[stats.Private].Count != 12 || got[stats.Vault].Count != 11 || total.Count != 135 || total.Bytes != 15*700+120*300 {
+		t.Errorf("mirrors: %v of %v", got, total)
+	}
+	for name := range got {
+		if strings.Contains(name, "zq7") {
+			t.Errorf("the private mirror is named: %v", got)
+		}
+	}
+}
+
+// What is written has nothing of a request in it: no address, no User-Agent, no
+// query, however they look, and no number below ten.
+func TestStatisticsKeepNothingOfARequest(t *testing.T) {
+	dir := newFiles(t, 4)
+	where := filepath.Join(dir, "stats")
+	st := startIn(t, dir, withStats(where))
+	h, _ := st.Handlers()
+	rng := rand.New(rand.NewPCG(11, 12))
+	// Each part of a request has a word in it that nothing else has.
+	const secret = "zq7"
+	pick := func(list ...string) string { return list[rng.IntN(len(list))] }
+	clients := []string{"192.0.2.77", "192.0.2.177", "198.51.100.77", "203.0.113.77", "2001:db8:5::77", "100.64.77.77", secret}
+	var served atomic.Uint64
+	for i := range 20_000 {
+		agent := pick("libdnf ("+secret+"; generic; Linux.x86_64)", "libdnf (AlmaLinux 9.8; "+secret+"; Linux.x86_64)", "libdnf (AlmaLinux 9.8; server; Linux."+secret+")",
+			"libdnf (AlmaLinux 9.8; kde; Linux.aarch64)", secret, "", fmt.Sprintf("libdnf (a; %s-%d; Linux.x86_64)", secret, i))
+		query := url.Values{}
+		for _, name := range []string{"arch", "countme", "country", "protocol", secret} {
+			if rng.IntN(2) == 0 {
+				query.Set(name, pick("x86_64", "aarch64", "1", "2", "3", "4", "44", "DE", "http", secret, "", fmt.Sprint(i)))
+			}
+		}
+		target := pick("/mirrorlist/9/baseos", "/mirrorlist/9/appstream", "/mirrorlist/9.99/baseos", "/mirrorlist/9.7/baseos", "/isolist/9/x86_64", "/mirrorlist/"+secret+"/baseos", "/mirrorlist/9/"+secret, "/"+secret)
+		w := serveOne(h, "GET", target+"?"+query.Encode(), "127.0.0.1:1", map[string]string{
+			"X-Forwarded-For": pick(clients...), "User-Agent": agent, "Referer": secret, "Cookie": secret, "Accept-Language": secret,
+		})
+		if w.Code == http.StatusOK && !strings.HasPrefix(target, "/"+secret) {
+			served.Add(1)
+		}
+		if i%3000 == 2999 {
+			if err := st.recorder.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			checkStatistics(t, where, secret, "77")
+		}
+	}
+	if err := st.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if n := checkStatistics(t, where, secret, "77"); n < 30 {
+		t.Errorf("there are %d cells", n)
+	}
+	if _, total := counted(t, st.Server, stats.Lists); total.Count != served.Load() || total.Count < 3000 {
+		t.Errorf("%d lists were counted, %d were served", total.Count, served.Load())
+	}
+	// Nor is there any of it in what is exported.
+	today := stats.DayOf(st.now())
+	for _, table := range stats.Tables {
+		res, err := st.Statistics().Query(t.Context(), stats.Query{Table: table, From: today - 7, To: today, By: table.Columns})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var csv strings.Builder
+		if err := res.WriteCSV(&csv); err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(res)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if both := csv.String() + string(text); strings.Contains(both, secret) {
+			t.Errorf("exported: %s", both)
+		}
+		for _, row := range res.Rows {
+			if row.Count < stats.Least {
+				t.Errorf("exported: %v", row)
+			}
+		}
+	}
+}
+
+// checkStatistics looks at each file below dir as a stranger does. It returns the
+// number of cells.
+func checkStatistics(t *testing.T, dir string, words ...string) (cells int) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || d.Name() == "lock" {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		var doc struct {
+			Cells [][]any
+			Total struct{ Count float64 }
+		}
+		if err := json.Unmarshal(data, &doc); err != nil {
+			return err
+		}
+		for _, row := range doc.Cells {
+			cells++
+			for _, v := range row {
+				switch v := v.(type) {
+				case string:
+					for _, word := range words {
+						if _, err := netip.ParseAddr(v); err == nil || strings.Contains(v, word) {
+							t.Errorf("%s has %q", path, v)
+						}
+					}
+				case float64:
+					if v < stats.Least {
+						t.Errorf("%s has %v", path, row)
+					}
+				}
+			}
+		}
+		if doc.Total.Count < stats.Least {
+			t.Errorf("%s has a total of %v", path, doc.Total.Count)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cells
+}
+
+// Reloads replace tables, and what numbers mean in them, under requests that
+// began before. Every list that a client got is counted once.
+func TestStatisticsDuringReloads(t *testing.T) {
+	dir := newFiles(t, 5)
+	where := filepath.Join(dir, "stats")
+	st := startIn(t, dir, withStats(where))
+	h, _ := st.Handlers()
+	var served atomic.Uint64
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 4 {
+		client := fmt.Sprintf("192.0.2.%d:1", 1+i*50)
+		wg.Go(func() {
+			for !done.Load() {
+				r := httptest.NewRequest("GET", "/mirrorlist/9/baseos?arch=x86_64", nil)
+				r.RemoteAddr = client
+				w := httptest.NewRecorder()
+				if h.ServeHTTP(w, r); w.Code == http.StatusOK {
+					served.Add(1)
+				}
+			}
+		})
+	}
+	for i := range 6 {
+		name := fmt.Sprintf("mirrors.d/a%d.yml", i%3) // comes and goes, before all others
+		if i < 3 {
+			st.write(name, mirrorYAML(fmt.Sprintf("a%d.example.org", i), ""))
+		} else if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Reload(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.recorder.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done.Store(true)
+	wg.Wait()
+	if err := st.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []*stats.Table{stats.Lists, stats.Mirrors} {
+		if _, total := counted(t, st.Server, table); total.Count != served.Load() {
+			t.Errorf("%s: %d were counted, %d were served", table.Name, total.Count, served.Load())
+		}
+	}
+	rows, _ := counted(t, st.Server, stats.Mirrors, "mirror")
+	for name := range rows {
+		if !strings.HasSuffix(name, ".example.org") && name != stats.Other {
+			t.Errorf("a mirror is called %q", name)
+		}
+	}
+}
+
+// A restart goes on with what was written. Fewer than ten of a whole period are
+// never written, and are lost.
+func TestStatisticsOverARestart(t *testing.T) {
+	dir := newFiles(t, 2)
+	where := filepath.Join(dir, "stats")
+	for i, step := range []struct{ lists, want int }{{7, 0}, {12, 12}, {7, 19}, {1, 20}} {
+		st := startIn(t, dir, withStats(where))
+		for range step.lists {
+			st.list("/mirrorlist/9/baseos")
+		}
+		if err := st.stop(); err != nil {
+			t.Fatal(err)
+		}
+		if _, total := counted(t, st.Server, stats.Lists); total.Count != uint64(step.want) {
+			t.Errorf("after start %d: %d lists, want %d", i+1, total.Count, step.want)
+		}
+	}
+}
+
+func TestStatisticsThatCannotBeWritten(t *testing.T) {
+	dir := newFiles(t, 2)
+	writeFile(t, filepath.Join(dir, "stats"), "a file, where a directory should be")
+	st := startIn(t, dir, withStats(filepath.Join(dir, "stats")))
+	for range 20 {
+		if len(st.list("/mirrorlist/9/baseos")) != 2 {
+			t.Fatal("lists are not served")
+		}
+	}
+	if st.recorder.Flush(t.Context()) == nil {
+		t.Fatal("there is no error")
+	}
+	until(t, "readiness says so", func() bool { return st.degraded("stats", "not a directory") })
+	if err := os.Remove(filepath.Join(dir, "stats")); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.recorder.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "all is well again", st.fine)
+	if _, total := counted(t, st.Server, stats.Lists); total.Count != 20 {
+		t.Errorf("%d lists were counted", total.Count)
+	}
+}
+
+func TestStatisticsSettings(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Config)
+		want   string
+	}{
+		{"another kind of place", func(c *Config) { c.Stats = "/var/lib/stats" }, `stats: "/var/lib/stats" is no place for statistics; write dir:PATH`},
+		{"too few days", func(c *Config) { c.StatsDays = 7 }, "stats_days: 7 is too few; write 35 or more"},
+		{"a name that is a path", func(c *Config) { c.Node = "../n" }, `node: "../n" is no name of a node`},
+		{"fewer bytes than none", func(c *Config) { c.ListBytes = map[string]int64{"*": -1} }, "list_bytes: *: -1 is less than nothing"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			opts, _ := optionsFor(t, newFiles(t, 1))
+			tt.change(&opts.Config)
+			if _, err := New(t.Context(), opts); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("New: %v, want %q", err, tt.want)
+			}
+		})
+	}
+	// Without the setting nothing is kept, and nothing is there to be read.
+	opts, _ := optionsFor(t, newFiles(t, 1))
+	s, err := New(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Statistics() != nil || s.table.Load().tally != nil {
+		t.Error("statistics are kept of which nobody has said where")
+	}
+}
