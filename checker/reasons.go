@@ -40,6 +40,10 @@ func count(n int, one, many string) string {
 const (
 	itselfAgain = "Nothing else has to be done: the checker asks again by itself."
 
+	wrongClock = "the clock of the web server is wrong by more than ten minutes; what it says of the age of files misleads caches"
+
+	waysApart = "http and https, or IPv4 and IPv6, serve different files; see that they are the same tree on the same servers"
+
 	renewCertificate = "Renew the certificate, and see why that was not done by itself."
 )
 

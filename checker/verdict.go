@@ -41,7 +41,7 @@ const (
 	// before the mirror itself is taken to refuse.
 	wholeMirror = 3
 
-	// clockSlack is how far in the future a TIME may be.
+	// clockSlack is how far a clock may be off, and TIME be in the future.
 	clockSlack = 10 * time.Minute
 )
 
@@ -216,7 +216,7 @@ func (v *verdict) promise() {
 	if !v.m.public() {
 		first = state.Unprobed
 		// Nobody can tell from here what such a mirror is like.
-		v.next.Problem, v.next.Warnings, v.next.OtherHost = nil, nil, ""
+		v.next.Problem, v.next.Warnings, v.next.OtherHost, v.next.ClockAhead, v.next.Apart = nil, nil, "", 0, false
 		v.next.Failures, v.next.Strikes, v.next.Successes, v.next.Struck = 0, 0, 0, time.Time{}
 		v.next.Findings, v.next.Holds, v.next.Schemes, v.next.Misses = nil, nil, nil, nil
 		v.next.IPv4, v.next.IPv6 = state.Untested, state.Untested
@@ -728,6 +728,16 @@ func (v *verdict) ways(o *Observation) {
 	if host, ok := otherHost(o); ok && host != v.next.OtherHost {
 		v.next.OtherHost, v.changed = host, true
 	}
+	ahead := o.Clock.Truncate(time.Minute)
+	if ahead.Abs() <= clockSlack {
+		ahead = 0
+	}
+	if ahead != v.next.ClockAhead {
+		v.next.ClockAhead, v.changed = ahead, true
+	}
+	if apart, ok := apart(o); ok && apart != v.next.Apart {
+		v.next.Apart, v.changed = apart, true
+	}
 }
 
 func (v *verdict) family(name Family, was state.Reach, o *Observation) state.Reach {
@@ -759,6 +769,27 @@ func (v *verdict) miss(name string, n int) int {
 		v.changed = true
 	}
 	return n
+}
+
+// apart tells whether two ways led to different files; ok, whether two were tried.
+func apart(o *Observation) (differ, ok bool) {
+	var first state.Hash256
+	look := func(a Answer) {
+		switch {
+		case !a.OK || a.SHA256 == (state.Hash256{}):
+		case first == (state.Hash256{}):
+			first = a.SHA256
+		default:
+			ok, differ = true, differ || a.SHA256 != first
+		}
+	}
+	for _, a := range o.Schemes {
+		look(a)
+	}
+	for _, a := range o.Families {
+		look(a)
+	}
+	return differ, ok
 }
 
 // otherHost returns the host that answered instead of the mirror's, "" if none
@@ -815,6 +846,12 @@ func (v *verdict) warnings() (all []string) {
 	}
 	if !v.next.Visited.IsZero() && v.next.Time.Sub(v.next.Visited) > clockSlack {
 		all = append(all, futureTime(v.next.Time))
+	}
+	if v.next.ClockAhead != 0 {
+		all = append(all, wrongClock)
+	}
+	if v.next.Apart {
+		all = append(all, waysApart)
 	}
 	return all
 }

@@ -458,12 +458,16 @@ func TestJudgeWays(t *testing.T) {
 	noSix := map[Family]Answer{IPv4: {OK: true}, IPv6: {Evidence: evidence}}
 	noAAAA := map[Family]Answer{IPv4: {OK: true}}
 	blind := map[Family]Answer{IPv4: {OK: true}, IPv6: {Untested: true}}
+	sums := func(four, six byte) map[Family]Answer {
+		return map[Family]Answer{IPv4: {OK: true, SHA256: state.Hash256{four}}, IPv6: {OK: true, SHA256: state.Hash256{six}}}
+	}
 	type visit struct {
 		after    time.Duration
 		schemes  map[string]Answer
 		families map[Family]Answer
 		other    string
 		time     time.Duration // of TIME, beside the clock
+		clock    time.Duration // of the mirror, beside ours
 	}
 	for _, tt := range []struct {
 		name    string
@@ -515,6 +519,14 @@ func TestJudgeWays(t *testing.T) {
 		{name: "a TIME of now", visits: []visit{{time: time.Minute}}},
 		{name: "a TIME in the future", visits: []visit{{time: time.Hour}}, warns: "TIME is in the future"},
 		{name: "a TIME in the past", visits: []visit{{time: -days(90)}}},
+		{name: "a clock that is right", visits: []visit{{clock: -3 * time.Second}}},
+		{name: "a clock that is fast", visits: []visit{{clock: time.Hour}}, warns: "the clock of the web server is wrong"},
+		{name: "a clock that is slow", visits: []visit{{clock: -time.Hour}}, warns: "the clock of the web server is wrong"},
+		{name: "a clock that was corrected", visits: []visit{{clock: time.Hour}, {}}},
+		{name: "families that serve the same", visits: []visit{{families: sums(1, 1)}}},
+		{name: "families that serve different files", visits: []visit{{families: sums(1, 2)}}, warns: "http and https, or IPv4 and IPv6, serve different files"},
+		{name: "families that have served different files", visits: []visit{{families: sums(1, 2)}, {}}, warns: "http and https, or IPv4 and IPv6, serve different files"},
+		{name: "families that serve the same again", visits: []visit{{families: sums(1, 2)}, {families: sums(2, 2)}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newTrial(t)
@@ -522,7 +534,7 @@ func TestJudgeWays(t *testing.T) {
 			for _, v := range tt.visits {
 				w.now = w.now.Add(v.after)
 				o := w.visit()
-				o.Schemes, o.Families = v.schemes, v.families
+				o.Schemes, o.Families, o.Clock = v.schemes, v.families, v.clock
 				for k, seen := range o.Keys {
 					seen.OtherHost = v.other
 					o.Keys[k] = seen

@@ -169,6 +169,13 @@ type Status struct {
 	// was the mirror's own.
 	OtherHost string `json:"other_host,omitempty"`
 
+	// ClockAhead is how far the mirror's clock is ahead of ours, or behind if it is
+	// negative; 0 when that is little.
+	ClockAhead time.Duration `json:"clock_ahead,omitempty"` // nanoseconds
+
+	// Apart: what one scheme or family served differs from what another did.
+	Apart bool `json:"apart,omitempty"`
+
 	// Visited is when the mirror was last asked anything, and Changed when a
 	// verdict on it last changed by what was seen there.
 	Visited time.Time `json:"visited,omitzero"`
