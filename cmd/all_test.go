@@ -29,11 +29,12 @@ var mayImport = map[string][]string{
 	"builder/rpm":         {},
 	"builder/rpm/rpmtest": {"builder/rpm"},
 
-	"checker":        {"schema", "checker/state", "checker/notify", "builder/repodata", "internal/fetch"},
-	"checker/notify": {"checker/state", "internal/fetch"},
+	"checker":        {"schema", "checker/state", "checker/notify", "checker/atom", "builder/repodata", "internal/fetch"},
+	"checker/atom":   {"checker/state"},
+	"checker/notify": {"checker/state"},
 	"checker/state":  {"schema", "internal/store"},
 
-	"mirrorlist":             {"schema", "checker/state", "mirrorlist/geo", "mirrorlist/stats", "internal/fetch", "internal/durable"},
+	"mirrorlist":             {"schema", "checker/state", "checker/atom", "mirrorlist/geo", "mirrorlist/stats", "internal/fetch", "internal/durable"},
 	"mirrorlist/geo":         {"internal/durable"},
 	"mirrorlist/geo/geotest": {"mirrorlist/geo", "internal/durable"},
 	"mirrorlist/stats":       {"schema", "internal/store"},
@@ -91,7 +92,7 @@ var libraries = []library{
 	{path: "github.com/ProtonMail/go-crypto", in: []string{"signer", "signer/verify"}},
 	{path: "github.com/sassoftware/go-rpmutils", in: []string{"signer", "signer/verify"}},
 	{path: "github.com/ThalesGroup/crypto11", in: []string{"signer"}},
-	{path: "golang.org/x/sync", in: []string{"mirrorlist", "checker", "syncer", "builder", "signer", "cmd/mirrorlist", "cmd/checker", "cmd/syncer", "cmd/builder", "cmd/signer", "cmd/demo", "cmd/bench"}},
+	{path: "golang.org/x/sync", in: []string{"mirrorlist", "checker", "checker/notify", "syncer", "builder", "signer", "cmd/mirrorlist", "cmd/checker", "cmd/syncer", "cmd/builder", "cmd/signer", "cmd/demo", "cmd/bench"}},
 	{path: "golang.org/x/sys", in: []string{"internal/durable", "internal/fetch", "internal/testworld", "mirrorlist/geo", "syncer", "cmd/bench"}},
 
 	{path: "github.com/chromedp/chromedp"},
