@@ -186,7 +186,7 @@ type Settings struct {
 
 	// Origin are the base URLs or paths of tier0, in the order in which they are
 	// asked, by tree: "main", the name of an optional module, "vault".
-	Origin map[string][]string
+	Origin Origins
 
 	// State is where verdicts are kept: dir:PATH, redis://…, redis+sentinel://….
 	State string

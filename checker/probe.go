@@ -124,13 +124,6 @@ type Prober struct {
 
 // NewProber returns a prober. Close it.
 func NewProber(opts ProbeOptions) *Prober {
-	agent := "meridian-checker"
-	if opts.Version != "" {
-		agent += "/" + opts.Version
-	}
-	if opts.ContactURL != "" {
-		agent += " (+" + opts.ContactURL + ")"
-	}
 	p := &Prober{opts: opts, rsync: opts.Rsync}
 	if p.rsync == "" && opts.Dial == nil {
 		p.rsync, _ = exec.LookPath("rsync") // not there: not tried
@@ -140,7 +133,7 @@ func NewProber(opts ProbeOptions) *Prober {
 		MaxBytes:     repodata.MaxRepomd,
 		Timeout:      probeTimeout,
 		MinRate:      minRate,
-		UserAgent:    agent,
+		UserAgent:    userAgent(opts.Version, opts.ContactURL),
 		RootCAs:      opts.RootCAs,
 		Dial:         opts.Dial,
 		Lookup:       opts.Lookup,

@@ -1,0 +1,393 @@
+package checker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"meridian/checker/state"
+	"meridian/internal/fetch"
+)
+
+// memory is a tier0 without files: it has whatever is not said to be missing, and
+// counts who asks when.
+type memory struct {
+	mu      sync.Mutex // guards what follows
+	asked   map[string][]time.Time
+	whole   map[string]int // of asked, without a stamp
+	missing map[string]bool
+	broken  bool          // no answer comes
+	slow    time.Duration // what every answer takes
+}
+
+func (m *memory) read(ctx context.Context, path string, known stamp) reply {
+	m.mu.Lock()
+	m.asked[path] = append(m.asked[path], time.Now())
+	broken, slow, missing := m.broken, m.slow, m.missing[path]
+	unchanged := known.web.ETag != ""
+	if !unchanged {
+		m.whole[path]++
+	}
+	m.mu.Unlock()
+	time.Sleep(slow)
+	none := func(error) *state.Evidence { return &state.Evidence{URL: path} }
+	switch {
+	case broken:
+		return reply{outcome: Unreachable, broken: true, err: errors.New("no answer"), evidence: none}
+	case missing, strings.HasSuffix(path, checksumFile):
+		return reply{outcome: Missing, err: errors.New("not there"), evidence: none}
+	}
+	return reply{
+		outcome: Served, unchanged: unchanged, stamp: stamp{web: fetch.Validators{ETag: `"x"`}},
+		body: testGeneration("100", path)["repodata/repomd.xml"], evidence: none,
+	}
+}
+
+func (m *memory) size(context.Context, string) reply {
+	return reply{outcome: Served, size: -1}
+}
+
+// inMemory returns an Origin of n whose tier0s are m.
+func inMemory(t *testing.T, opts OriginOptions) (*Origin, *memory) {
+	t.Helper()
+	o, err := NewOrigin(opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
+	m := &memory{asked: map[string][]time.Time{}, whole: map[string]int{}, missing: map[string]bool{}}
+	for _, tier0 := range o.tier0s {
+		tier0.documents = m
+	}
+	return o, m
+}
+
+// run polls as a daemon does, until ctx ends.
+func run(ctx context.Context, t *testing.T, o *Origin, each func(map[state.Key]state.Truth, []state.Event)) {
+	t.Helper()
+	for {
+		wait := max(time.Second, time.Until(o.Next()))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		truth, events, err := o.Poll(ctx, time.Now())
+		if err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+		each(truth, events)
+	}
+}
+
+// wideNetwork has 30 repositories that mirrors have, and 20 in the vault.
+const wideNetwork = `
+config_version: 3
+versions: ["8.10", "9.8", "10.2"]
+vault_versions: ["9.6", "9.7"]
+vault_mirror: https://vault.example.org/
+arches: {"8": [x86_64, aarch64], "9": [x86_64, aarch64], "10": [x86_64, aarch64]}
+repos:
+  - {name: a, path: A/$basearch/os/}
+  - {name: b, path: B/$basearch/os/}
+  - {name: c, path: C/$basearch/os/}
+  - {name: d, path: D/$basearch/os/}
+  - {name: e, path: E/$basearch/os/}
+`
+
+func TestScheduleOfADay(t *testing.T) {
+	n := parseNetwork(t, wideNetwork)
+	synctest.Test(t, func(t *testing.T) {
+		o, m := inMemory(t, OriginOptions{Network: n, Tier0s: Origins{"main": {"/main"}, "vault": {"/vault"}}})
+		m.slow = 10 * time.Millisecond
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		began := time.Now()
+		changed := 0
+		run(ctx, t, o, func(truth map[state.Key]state.Truth, events []state.Event) {
+			changed += len(truth)
+			for _, e := range events {
+				if e.Problem != nil {
+					t.Errorf("%v: %s", e.Keys, e.Problem.Reason)
+				}
+			}
+		})
+		perSecond := map[int]int{}
+		for path, at := range m.asked {
+			vault := strings.HasPrefix(path, "9.6/") || strings.HasPrefix(path, "9.7/")
+			least, most := 24*60-5, 24*60+5
+			if vault || strings.HasSuffix(path, checksumFile) {
+				// Twice what is adopted, and once again at its own moment of the day.
+				least, most = 1, 3
+			}
+			if len(at) < least || len(at) > most {
+				t.Errorf("%s was asked for %d times in a day, want %d to %d", path, len(at), least, most)
+			}
+			if w := m.whole[path]; !vault && least > 1 && (w < 24 || w > 28) {
+				t.Errorf("%s was read whole %d times, want once an hour", path, w)
+			}
+			for _, a := range at {
+				if since := a.Sub(began); since > 10*time.Minute {
+					perSecond[int(since/time.Second)]++
+				}
+			}
+		}
+		for second, n := range perSecond {
+			if n > 10 {
+				t.Errorf("in second %d of the day %d questions were asked, want them spread", second, n)
+			}
+		}
+		// The vault's are looked at once, and then confirmed; the others' confirmation
+		// is worth writing now and then, all at once.
+		if most := 30*24*60/5 + 100; changed > most {
+			t.Errorf("%d truths were written in a day without a change, want at most %d", changed, most)
+		}
+	})
+}
+
+// The first look at a vault takes its time; a restart does not look again.
+func TestVaultIsNotHurried(t *testing.T) {
+	n := parseNetwork(t, wideNetwork)
+	opts := OriginOptions{Network: n, Tier0s: Origins{"main": {"/main"}, "vault": {"/vault"}}}
+	synctest.Test(t, func(t *testing.T) {
+		o, m := inMemory(t, opts)
+		known := map[state.Key]state.Truth{}
+		vault := func() (n int) {
+			for path := range m.asked {
+				if strings.HasPrefix(path, "9.6/") || strings.HasPrefix(path, "9.7/") {
+					n++
+				}
+			}
+			return n
+		}
+		poll := func(d time.Duration) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), d)
+			defer cancel()
+			run(ctx, t, o, func(truth map[state.Key]state.Truth, _ []state.Event) {
+				for k, tr := range truth {
+					known[k] = tr
+				}
+			})
+		}
+		poll(90 * time.Second)
+		if n := vault(); n > 10 {
+			t.Errorf("%d repositories of the vault were asked for at once", n)
+		}
+		poll(10 * time.Minute)
+		if n := vault(); n != 20 {
+			t.Errorf("%d repositories of the vault were asked for, want all 20", n)
+		}
+		opts.Known = known
+		o, m = inMemory(t, opts)
+		poll(time.Second + time.Millisecond)
+		if n := vault(); n > 1 {
+			t.Errorf("after a restart %d repositories of the vault were asked for again", n)
+		}
+	})
+}
+
+// A tier0 that does not answer costs two waits a poll, however many repositories
+// are due, and is left alone longer and longer.
+func TestDeadTier0IsLeftAlone(t *testing.T) {
+	n := parseNetwork(t, wideNetwork)
+	synctest.Test(t, func(t *testing.T) {
+		o, m := inMemory(t, OriginOptions{Network: n, Tier0s: Origins{"main": {"/main"}}})
+		if _, _, err := o.Poll(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		m.asked, m.broken, m.slow = map[string][]time.Time{}, true, tier0Timeout
+		m.mu.Unlock()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		var events []state.Event
+		longest := time.Duration(0)
+		last := time.Now()
+		run(ctx, t, o, func(_ map[state.Key]state.Truth, e []state.Event) {
+			events = append(events, e...)
+			longest = max(longest, time.Since(last))
+			last = time.Now()
+		})
+		total := 0
+		for _, at := range m.asked {
+			total += len(at)
+		}
+		if total < 60 || total > 4*60 {
+			t.Errorf("a dead tier0 was asked %d questions in an hour", total)
+		}
+		// Two passes of two questions side by side, and the time until the next.
+		if longest > 2*tier0Timeout+time.Minute {
+			t.Errorf("from poll to poll it took %v", longest)
+		}
+		if len(events) != 1 || len(events[0].Keys) != 30 {
+			t.Errorf("%d events, want one that names all 30 repositories", len(events))
+		}
+		// It comes back, and all is well within a minute or so.
+		m.mu.Lock()
+		m.broken, m.slow = false, 0
+		m.mu.Unlock()
+		ctx, cancel = context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		events = nil
+		run(ctx, t, o, func(_ map[state.Key]state.Truth, e []state.Event) { events = append(events, e...) })
+		if len(events) != 1 || len(events[0].Keys) != 30 || events[0].Problem != nil {
+			t.Errorf("%d events, want one that says of all 30 repositories that it is over", len(events))
+		}
+	})
+}
+
+// A file system that hangs holds up to four goroutines for ever, and no poll
+// longer than a tier0 may take.
+func TestHangingFileSystem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDirectory("/nowhere/", "")
+		hang := make(chan struct{})
+		for range 3 * cap(d.slots) {
+			began := time.Now()
+			r := d.touch(t.Context(), http.MethodGet, "x", func(string) (reply, error) {
+				<-hang
+				return reply{}, nil
+			})
+			if r.outcome != Unreachable || !r.broken || time.Since(began) != tier0Timeout {
+				t.Fatalf("after %v: %+v", time.Since(began), r)
+			}
+		}
+		if n := len(d.slots); n != cap(d.slots) {
+			t.Errorf("%d goroutines hang, want %d", n, cap(d.slots))
+		}
+		close(hang)
+		synctest.Wait()
+		if r := d.touch(t.Context(), http.MethodGet, "x", func(string) (reply, error) { return reply{outcome: Served}, nil }); r.outcome != Served {
+			t.Errorf("after the file system came back: %+v", r)
+		}
+	})
+}
+
+// Nothing is transferred again that has not changed; but a file that was written
+// in the second in which it was read, as long as it was, is read again.
+func TestConditionalRequests(t *testing.T) {
+	w := emptyWorld(t, true)
+	for _, k := range []state.Key{base8, base9} {
+		w.publish(k, "100")
+	}
+	var mu sync.Mutex
+	status := map[int]int{}
+	files := http.FileServer(http.Dir(w.root))
+	w.opts.Tier0s = Origins{"main": {w.serve(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Cache-Control") != "no-cache" || !strings.HasPrefix(r.UserAgent(), "meridian-checker/1.0 (+https://example.org/)") {
+			t.Errorf("%s %s with %v", r.Method, r.URL, r.Header)
+		}
+		rec := &statusWriter{ResponseWriter: rw}
+		files.ServeHTTP(rec, r)
+		if r.Method == http.MethodGet {
+			mu.Lock()
+			status[rec.code]++
+			mu.Unlock()
+		}
+	}))}}
+	w.opts.Version, w.opts.ContactURL = "1.0", "https://example.org/"
+	path := filepath.Join(w.dir(base9), "repodata", "repomd.xml")
+	hourAgo := time.Now().Add(-time.Hour)
+	age := func() {
+		t.Helper()
+		for _, k := range []state.Key{base8, base9} {
+			if err := os.Chtimes(filepath.Join(w.dir(k), "repodata", "repomd.xml"), hourAgo, hourAgo); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	count := func(code int) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return status[code]
+	}
+	age()
+	w.start()
+	w.poll()
+	if got := count(200); got != 4 { // each once, and once more before it was adopted
+		t.Errorf("the first look at 2 repositories transferred %d documents, want 4", got)
+	}
+	w.pass(30 * time.Minute)
+	if got, unchanged := count(200), count(304); got != 4 || unchanged != 60 {
+		t.Errorf("after half an hour %d documents were transferred and %d not, want 4 and 60", got, unchanged)
+	}
+	w.pass(35 * time.Minute)
+	if got := count(200); got != 6 {
+		t.Errorf("after an hour %d documents were transferred, want 2 more", got)
+	}
+
+	// Fresh files: the same size, the same second.
+	for i := range 4 {
+		w.publish(base9, fmt.Sprint(101+i))
+		now := time.Now()
+		if err := os.Chtimes(path, now, now.Truncate(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		wantEvents(t, w.pass(time.Minute), "publish 9.8/baseos/x86_64")
+	}
+	w.wantRevisions(base9, "104", "103", "102", "101", "100")
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *statusWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func TestNetworkChanges(t *testing.T) {
+	w := newWorld(t, false)
+	w.publish(base9, "101")
+	w.pass(time.Minute)
+	before := w.truth[base9]
+	// crb is in both versions now, appstream is elsewhere, and 8.10 has no baseos.
+	w.n = parseNetwork(t, strings.NewReplacer(
+		`path: CRB/$basearch/os/, versions: ["9.8"]`, `path: CRB/$basearch/os/`,
+		"AppStream/", "apps/",
+		"path: BaseOS/$basearch/os/", `path: BaseOS/$basearch/os/, versions: ["9.8"]`,
+	).Replace(originNetwork))
+	crb8 := state.Key{Version: "8.10", Repo: "crb", Arch: "x86_64"}
+	w.publish(crb8, "100")
+	w.publish(app9, "101")
+	w.publish(app8, "100")
+	w.publish(base8, "101")
+	w.o.SetNetwork(w.n)
+	wantEvents(t, w.pass(time.Second), "publish 8.10/crb/x86_64 9.8/appstream/x86_64")
+	w.wantRevisions(crb8, "100")
+	w.wantRevisions(app9, "101", "100")
+	w.wantRevisions(base8, "100")
+	after := w.truth[base9]
+	if mustJSON(t, before.Generations) != mustJSON(t, after.Generations) {
+		t.Errorf("what did not change was %v, and is %v", before.Generations, after.Generations)
+	}
+	wantEvents(t, w.pass(2*time.Minute))
+	if n := w.o.Numbers().Keys; n != 5 {
+		t.Errorf("%d repositories are asked for, want 5", n)
+	}
+}
+
+func TestPollThatIsInterrupted(t *testing.T) {
+	w := newWorld(t, false)
+	w.publish(base9, "101")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	w.now = w.now.Add(2 * time.Minute)
+	changed, events, err := w.o.Poll(ctx, w.now)
+	if !errors.Is(err, context.Canceled) || changed != nil || events != nil {
+		t.Errorf("an interrupted poll returned %v, %v, %v", changed, events, err)
+	}
+	wantEvents(t, w.pass(time.Second), "publish 9.8/baseos/x86_64")
+	w.wantProblem(base9, "")
+}
