@@ -120,11 +120,8 @@ func (r *repo) closure(ctx context.Context, m *Manifest, open func(name string) 
 // it is. A negative size is one that is not known.
 func wrong(m *Manifest, name string, size int64, sum *repodata.Checksum) string {
 	e := m.Lookup(name)
-	for range 10 {
-		if e == nil || e.Type != Link {
-			break
-		}
-		e = m.Lookup(path.Join(path.Dir(e.Path), e.Target))
+	if e == nil || e.Type == Link {
+		e, _ = m.resolve(name) // one that leads out leads nowhere
 	}
 	switch {
 	case e == nil:

@@ -94,6 +94,56 @@ func (m *Manifest) Lookup(name string) *Entry {
 	return &m.Entries[i]
 }
 
+// errLeadsOut is wrapped by the error of a link that leads out of the tree.
+var errLeadsOut = errors.New("outside the tree")
+
+// resolve follows the links on the way to name, as the kernel would, and at its
+// end. Without error the entry is nil where nothing is, and where links go round
+// in circles; the top of the tree is a directory.
+func (m *Manifest) resolve(name string) (*Entry, error) {
+	const maxLinks = 40
+	at, links := &Entry{Path: ".", Type: Dir}, 0
+	rest := strings.Split(name, "/")
+	for len(rest) > 0 {
+		part := rest[0]
+		rest = rest[1:]
+		if at.Type != Dir {
+			return nil, nil
+		}
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			if at.Path == "." {
+				return nil, errLeadsOut
+			}
+			at = &Entry{Path: path.Dir(at.Path), Type: Dir}
+			continue
+		}
+		e := m.Lookup(path.Join(at.Path, part))
+		switch {
+		case e == nil:
+			return nil, nil
+		case e.Type != Link:
+			at = e
+		case path.IsAbs(e.Target):
+			return nil, errLeadsOut
+		default:
+			if links++; links > maxLinks {
+				return nil, nil
+			}
+			rest = append(strings.Split(e.Target, "/"), rest...)
+		}
+	}
+	return at, nil
+}
+
+// leadsToDir reports whether a link is a way to other directories.
+func (m *Manifest) leadsToDir(name string) bool {
+	e, err := m.resolve(name)
+	return err == nil && e != nil && e.Type == Dir
+}
+
 // Write writes the compact form: one line for each entry, fields between tabs,
 // and a last line with the count and a checksum, so that a part of a manifest is
 // never taken for a whole one. docs/PUBLISHING.md describes it.

@@ -113,10 +113,34 @@ type DestReport struct {
 type publisher struct {
 	Job
 	began  time.Time
+	start  time.Time // by the clock that measures
 	src    *Manifest
 	repos  []*repo
 	report *Report
 	dests  []*dest
+
+	// stamp is the new content of TIME; nil leaves it as it is.
+	stamp []byte
+
+	// trusted: what is there and looks like the source is. Otherwise only what a
+	// publisher has hashed, and what never changes under its name.
+	trusted bool
+}
+
+func newPublisher(job Job) *publisher {
+	p := &publisher{Job: job, began: job.clock(), start: time.Now()}
+	p.report = &Report{DryRun: job.DryRun, Began: p.began.UTC()}
+	p.stamp = fmt.Appendln(nil, p.began.Unix())
+	return p
+}
+
+// end completes the report.
+func (p *publisher) end() *Report {
+	p.report.Seconds = time.Since(p.start).Seconds()
+	for _, d := range p.dests {
+		p.report.Dests = append(p.report.Dests, d.report)
+	}
+	return p.report
 }
 
 // dest is one tier0 of a job, and what is to happen to it.
@@ -133,6 +157,14 @@ type dest struct {
 	added map[string]bool
 	seen  bool
 
+	waiting int64 // bytes of what is new that are on its disk already
+	planned
+
+	report DestReport
+}
+
+// planned is what plan found out, and nothing else writes.
+type planned struct {
 	next    *state
 	content []*Entry // new or changed, of class content
 	links   []*Entry // changed links to directories
@@ -142,8 +174,6 @@ type dest struct {
 	doomed  []string
 	listed  []Entry // of the manifest to come
 	changed bool
-
-	report DestReport
 }
 
 func (j *Job) clock() time.Time {
@@ -176,15 +206,10 @@ func (j *Job) grace() time.Duration {
 // After an error, or when it is killed, readers of each repository have the old
 // generation or the new one, whole; the same job again takes up where it ended.
 func Publish(ctx context.Context, job Job) (*Report, error) {
-	p := &publisher{Job: job, began: job.clock()}
-	p.report = &Report{Source: job.Source, DryRun: job.DryRun, Began: p.began.UTC()}
-	start := time.Now()
+	p := newPublisher(job)
+	p.report.Source = job.Source
 	err := p.run(ctx)
-	p.report.Seconds = time.Since(start).Seconds()
-	for _, d := range p.dests {
-		p.report.Dests = append(p.report.Dests, d.report)
-	}
-	return p.report, err
+	return p.end(), err
 }
 
 func (p *publisher) run(ctx context.Context) (err error) {
@@ -215,25 +240,35 @@ func (p *publisher) run(ctx context.Context) (err error) {
 	if p.DryRun {
 		return nil
 	}
-	for _, s := range []struct {
-		name, what string
-		do         func(*dest, context.Context, *publisher) error
-	}{
+	if err := p.steps(ctx, []step{
 		{"begun", "begin", (*dest).begin},
 		{"content", "send packages", (*dest).sendContent},
 		{"metadata", "send metadata", (*dest).sendMetadata},
+	}); err != nil {
+		return err
+	}
+	if err := p.sourceIsTheSame(); err != nil {
+		return err
+	}
+	return p.steps(ctx, []step{
 		{"switched", "switch", (*dest).switchOver},
 		{"links", "switch links", (*dest).sendLinks},
 		{"confirmed", "confirm", (*dest).confirm},
 		{"marked", "write markers", (*dest).mark},
 		{"deleted", "delete what is expired", (*dest).delete},
-	} {
+	})
+}
+
+// A step is done to all destinations before the next one begins.
+type step struct {
+	name, what string
+	do         func(*dest, context.Context, *publisher) error
+}
+
+// steps does one after the other.
+func (p *publisher) steps(ctx context.Context, list []step) error {
+	for _, s := range list {
 		p.say("%s", s.what)
-		if s.name == "switched" {
-			if err := p.sourceIsTheSame(); err != nil {
-				return err
-			}
-		}
 		if err := p.each(ctx, s.what, s.do); err != nil {
 			return err
 		}
@@ -401,7 +436,8 @@ func sum(b []byte) string {
 
 // plan finds out what is to be sent, switched, kept and deleted.
 func (d *dest) plan(_ context.Context, p *publisher) error {
-	d.next = d.old.clone()
+	d.planned = planned{next: d.old.clone()}
+	d.report.Added, d.report.Changed, d.report.Bytes = 0, 0, 0
 	current := 0
 	if g := d.old.current(); g != nil {
 		current = g.Number
@@ -418,7 +454,7 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 		// Size and time prove nothing about what somebody else wrote, or a publication
 		// that did not end, perhaps in the same second. Of files that keep their
 		// names for ever, what is not ours is believed all the same.
-		if alike && (old.Hashed || e.Type != File || fixed(e.Path) && d.old.Pending == nil) {
+		if alike && (p.trusted || old.Hashed || e.Type != File || fixed(e.Path) && d.old.Pending == nil) {
 			keep := *e
 			keep.ModTime = old.ModTime // which is what it has there
 			d.listed = append(d.listed, keep)
@@ -435,7 +471,7 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 		switch {
 		case classOf(e.Path) == metadata:
 			d.meta = append(d.meta, e)
-		case old != nil && e.Type == Link && p.leadsToDir(e):
+		case old != nil && e.Type == Link && p.src.leadsToDir(e.Path):
 			d.links = append(d.links, e)
 		default:
 			d.content = append(d.content, e)
@@ -545,12 +581,6 @@ func (d *dest) planEntries(p *publisher) map[string]replaced {
 	return was
 }
 
-// leadsToDir reports whether a link of the source is a way to other directories.
-func (p *publisher) leadsToDir(e *Entry) bool {
-	info, err := os.Stat(filepath.Join(p.Source, e.Path))
-	return err == nil && info.IsDir()
-}
-
 // over says that more would leave the tree than is allowed.
 func (p *publisher) over(n int, d *dest) string {
 	limit := p.limit(d)
@@ -576,21 +606,19 @@ func (p *publisher) preflight(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", d, err)
 		}
+		for _, r := range p.repos {
+			switch order, from := d.goesBack(r); order {
+			case -1:
+				why = append(why, fmt.Sprintf("%s goes back from revision %s to %s; to return to older content, use syncer rollback", r.dir, from, r.md.Revision))
+			case 0:
+				why = append(why, fmt.Sprintf("%s has revision %s already, with other content; make its metadata again with a higher revision", r.dir, from))
+			}
+		}
 		for _, w := range why {
 			bad = append(bad, d.String()+": "+w)
 		}
 	}
-	for _, r := range p.repos {
-		from := p.dests[0].entries[r.path("repomd.xml")]
-		if !p.switches(r) {
-			continue
-		}
-		change := RepoChange{Path: r.dir, To: r.md.Revision}
-		if md := parseRepomd(from); md != nil {
-			change.From = md.Revision
-		}
-		p.report.Repos = append(p.report.Repos, change)
-	}
+	p.reportRepos()
 	root, err := os.OpenRoot(p.Source)
 	if err != nil {
 		return err
@@ -617,6 +645,21 @@ func (p *publisher) preflight(ctx context.Context) error {
 		bad = append(bad, why...)
 	}
 	return problems("not published", bad)
+}
+
+// reportRepos says which repositories are switched.
+func (p *publisher) reportRepos() {
+	p.report.Repos = nil
+	for _, r := range p.repos {
+		if !p.switches(r) {
+			continue
+		}
+		change := RepoChange{Path: r.dir, To: r.md.Revision}
+		if md := parseRepomd(p.dests[0].entries[r.path("repomd.xml")]); md != nil {
+			change.From = md.Revision
+		}
+		p.report.Repos = append(p.report.Repos, change)
+	}
 }
 
 // switches reports whether any tier0 gets a new repomd.xml for r.
@@ -655,22 +698,6 @@ func (d *dest) check(ctx context.Context, p *publisher) ([]string, error) {
 	if err := d.old.checkClock(p.began); err != nil && !p.AcceptClock {
 		bad = append(bad, err.Error())
 	}
-	for _, r := range p.repos {
-		there, ok := d.entries[r.path("repomd.xml")]
-		if !ok || bytes.Equal(there, r.repomd()) {
-			continue
-		}
-		md := parseRepomd(there)
-		if md == nil {
-			continue // whatever that is, it is to be replaced
-		}
-		switch compareRevisions(r.md, md) {
-		case -1:
-			bad = append(bad, fmt.Sprintf("%s goes back from revision %s to %s; to return to older content, use syncer rollback", r.dir, md.Revision, r.md.Revision))
-		case 0:
-			bad = append(bad, fmt.Sprintf("%s has revision %s already, with other content; make its metadata again with a higher revision", r.dir, md.Revision))
-		}
-	}
 	if free, ok, err := d.free(); err != nil {
 		return nil, err
 	} else if need := d.need(); ok && free < need {
@@ -691,11 +718,25 @@ func (d *dest) check(ctx context.Context, p *publisher) ([]string, error) {
 	return bad, nil
 }
 
-// need is how many bytes the new files take, with the old ones still there, and
-// one block more for each of them.
+// goesBack compares the metadata of a repository with what is there: negative
+// when it is older, 0 when it has the same revision and other content.
+func (d *dest) goesBack(r *repo) (order int, from string) {
+	there, ok := d.entries[r.path("repomd.xml")]
+	if !ok || bytes.Equal(there, r.repomd()) {
+		return 1, ""
+	}
+	md := parseRepomd(there)
+	if md == nil {
+		return 1, "" // whatever that is, it is to be replaced
+	}
+	return compareRevisions(r.md, md), md.Revision
+}
+
+// need is how many more bytes the new files take, with the old ones still there,
+// and one block more for each of them.
 func (d *dest) need() int64 {
 	const block = 4096
-	var n int64
+	n := -d.waiting
 	for _, e := range slices.Concat(d.content, d.meta, d.links) {
 		if old := d.have.Lookup(e.Path); old == nil || !old.same(e) {
 			n += e.Size + block
@@ -710,42 +751,60 @@ func (d *dest) need() int64 {
 // signatures judges what is new by the keys.
 func (p *publisher) signatures(ctx context.Context) ([]string, error) {
 	var bad []string
-	c := &verify.Checker{Keys: p.Keys}
+	for _, r := range p.repos {
+		if p.switches(r) {
+			bad = append(bad, p.unsigned(r)...)
+		}
+	}
+	var files []*Entry
 	seen := make(map[string]bool)
-	var files []verify.Artifact
 	for _, d := range p.dests {
 		for _, e := range d.content {
-			if e.Type == File && strings.HasSuffix(e.Path, ".rpm") && !seen[e.Path] {
+			if !seen[e.Path] {
 				seen[e.Path] = true
-				files = append(files, verify.Artifact{Path: filepath.Join(p.Source, e.Path), Rel: e.Path, Type: verify.Package, Size: e.Size})
+				files = append(files, e)
 			}
+		}
+	}
+	err := p.packages(ctx, p.Source, files, func(_, why string) { bad = append(bad, why) })
+	return bad, err
+}
+
+// unsigned says what is wrong with the signature of a repository's metadata.
+func (p *publisher) unsigned(r *repo) []string {
+	var asc []byte
+	for _, f := range r.files {
+		if strings.HasSuffix(f.name, ".asc") {
+			asc = f.data
+		}
+	}
+	if asc == nil {
+		return []string{r.path("repomd.xml") + ": unsigned"}
+	}
+	var bad []string
+	c := &verify.Checker{Keys: p.Keys}
+	for _, f := range c.Detached(r.repomd(), asc) {
+		bad = append(bad, fmt.Sprintf("%s: %s", r.path("repomd.xml"), f))
+	}
+	return bad
+}
+
+// packages verifies those of the entries of the tree dir that are packages, and
+// calls bad for what is wrong with each.
+func (p *publisher) packages(ctx context.Context, dir string, entries []*Entry, bad func(name, why string)) error {
+	var files []verify.Artifact
+	for _, e := range entries {
+		if e.Type == File && strings.HasSuffix(e.Path, ".rpm") {
+			files = append(files, verify.Artifact{Path: filepath.Join(dir, e.Path), Rel: e.Path, Type: verify.Package, Size: e.Size})
 		}
 	}
 	p.say("verifying %d packages", len(files))
-	for _, r := range p.repos {
-		if !p.switches(r) {
-			continue
-		}
-		var asc []byte
-		for _, f := range r.files {
-			if strings.HasSuffix(f.name, ".asc") {
-				asc = f.data
-			}
-		}
-		if asc == nil {
-			bad = append(bad, r.path("repomd.xml")+": unsigned")
-			continue
-		}
-		for _, f := range c.Detached(r.repomd(), asc) {
-			bad = append(bad, fmt.Sprintf("%s: %s", r.path("repomd.xml"), f))
-		}
-	}
-	err := c.Tree(ctx, files, func(r verify.Result) {
+	c := &verify.Checker{Keys: p.Keys}
+	return c.Tree(ctx, files, func(r verify.Result) {
 		for _, f := range r.Findings {
-			bad = append(bad, fmt.Sprintf("%s: %s", r.Artifact.Rel, f))
+			bad(r.Artifact.Rel, fmt.Sprintf("%s: %s", r.Artifact.Rel, f))
 		}
 	})
-	return bad, err
 }
 
 // begin leaves word of what is about to come, so that nothing of it is lost
@@ -935,32 +994,35 @@ func (p *publisher) askURLs(ctx context.Context) error {
 
 // mark writes the markers and the state: from here on the publication is over.
 func (d *dest) mark(ctx context.Context, p *publisher) error {
-	clock := small{name: TimeFile, data: fmt.Appendln(nil, p.began.Unix())}
-	if !d.changed && len(d.doomed) == 0 {
-		st, err := d.write(ctx, []small{clock})
-		d.sent(st)
-		return err
+	var files []small
+	if d.changed || len(d.doomed) > 0 {
+		m := &Manifest{Time: p.src.Time, Entries: d.listed}
+		zipped, err := m.zipped()
+		if err != nil {
+			return err
+		}
+		var list bytes.Buffer
+		if err := m.WriteTimeList(&list); err != nil {
+			return err
+		}
+		d.next.Manifest = sum(zipped)
+		files = []small{{name: ManifestFile, data: zipped}, {name: ListFile, data: list.Bytes()}}
 	}
-	m := &Manifest{Time: p.src.Time, Entries: d.listed}
-	zipped, err := m.zipped()
-	if err != nil {
-		return err
+	if files != nil || d.next.Followed != d.old.Followed {
+		b, err := d.next.bytes()
+		if err != nil {
+			return err
+		}
+		// First, because without it nobody believes the manifest.
+		files = append([]small{{name: stateFile, data: b, private: true}}, files...)
 	}
-	var list bytes.Buffer
-	if err := m.WriteTimeList(&list); err != nil {
-		return err
+	if p.stamp != nil {
+		files = append(files, small{name: TimeFile, data: p.stamp})
 	}
-	d.next.Manifest = sum(zipped)
-	b, err := d.next.bytes()
-	if err != nil {
-		return err
+	if files == nil {
+		return nil
 	}
-	st, err := d.write(ctx, []small{
-		{name: stateFile, data: b, private: true},
-		{name: ManifestFile, data: zipped},
-		{name: ListFile, data: list.Bytes()},
-		clock,
-	})
+	st, err := d.write(ctx, files)
 	d.sent(st)
 	return err
 }

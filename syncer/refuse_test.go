@@ -453,7 +453,7 @@ func TestDestinationsThatAreNone(t *testing.T) {
 		{"-e", "looks like an option"},
 		{"a\nb", "control character"},
 		{"/not/there", "mount it, or make the directory"},
-		{"rsync://user:secret@host/tree", "-password-file"},
+		{"rsync://user:secret@host/tree", "password file"},
 		{"rsync://host", "/MODULE"},
 		{"rsync:///tree", "/MODULE"},
 		{"rsync://host/tree?x", "expand"},
@@ -471,7 +471,7 @@ func TestDestinationsThatAreNone(t *testing.T) {
 // Names are chosen on the other side by patterns, which must match them alone.
 func TestRemoteReadsExactlyWhatItIsAskedFor(t *testing.T) {
 	dir := t.TempDir()
-	tier := &remote{rsync: Rsync{Program: testworld.Need(t, "rsync")}, dest: dir + "/"}
+	tier := &remote{rsync: Rsync{Program: testworld.Need(t, "rsync")}, place: place{text: dir + "/"}}
 	names := append([]string{"star*", `back\*slash`, "what?", "[ab]", "deep/[x]/y*/z"}, oddNames...)
 	for _, n := range names {
 		write(t, dir, map[string]string{n: n})

@@ -12,29 +12,29 @@ import (
 	"strings"
 )
 
-// A remote is a tier0 that is reached through rsync: its daemon, or ssh.
+// A remote is a tree that is reached through rsync: its daemon, or ssh.
 type remote struct {
 	rsync Rsync
-	dest  string // as rsync wants it, ends in a slash
-	ssh   bool
+	place
 }
 
-func (t *remote) String() string { return strings.TrimRight(t.dest, "/") }
+func (t *remote) String() string { return strings.TrimRight(t.text, "/") }
 
 func (t *remote) close() error { return nil }
 
 // args are those that every run against this tier needs.
 func (t *remote) args(more ...string) []string {
-	if t.ssh {
+	switch t.kind {
+	case overSSH:
 		// Batch mode: a question for a password would wait for ever. -s: no shell
 		// over there sees the names.
 		more = append(more, "-s", "-e", "ssh -oBatchMode=yes -oConnectTimeout=30")
-		return more
-	}
-	// Much is small, and asked and answered in turn.
-	more = append(more, "--sockopts=TCP_NODELAY")
-	if t.rsync.PasswordFile != "" {
-		more = append(more, "--password-file="+t.rsync.PasswordFile)
+	case atDaemon:
+		// Much is small, and asked and answered in turn.
+		more = append(more, "--sockopts=TCP_NODELAY")
+		if t.rsync.PasswordFile != "" {
+			more = append(more, "--password-file="+t.rsync.PasswordFile)
+		}
 	}
 	return more
 }
@@ -52,7 +52,7 @@ func (t *remote) fetch(ctx context.Context, names []string) (root *os.Root, disc
 	}
 	// No links: nothing of what is read is one.
 	args := t.args("-rt", "--no-links", "--prune-empty-dirs", "--from0", "--include-from=-", "--exclude=*")
-	_, err = t.rsync.run(ctx, nameList(filters(names)), nil, append(args, "--", t.dest, dir+"/")...)
+	_, err = t.rsync.run(ctx, nameList(filters(names)), nil, append(args, "--", t.text, dir+"/")...)
 	if err == nil {
 		root, err = os.OpenRoot(dir)
 	}
@@ -165,7 +165,7 @@ func (t *remote) write(ctx context.Context, files []small) (stats, error) {
 	if t.rsync.Fsync {
 		args = append(args, "--fsync")
 	}
-	return t.rsync.run(ctx, nameList(names), nil, append(args, "--", dir+"/", t.dest)...)
+	return t.rsync.run(ctx, nameList(names), nil, append(args, "--", dir+"/", t.text)...)
 }
 
 // stage writes s below dir with the permissions that it is to have, and its
@@ -200,7 +200,7 @@ func (s *small) stage(dir string) error {
 }
 
 func (t *remote) send(ctx context.Context, src string, names []string, compare bool) (stats, error) {
-	return t.rsync.push(ctx, src, t.dest, names, compare, t.args()...)
+	return t.rsync.push(ctx, src, t.text, names, compare, t.args()...)
 }
 
 // settle has nothing to do: Rsync.Fsync is what can be asked of another machine.
@@ -221,7 +221,7 @@ func (t *remote) differ(ctx context.Context, src string, entries []*Entry) ([]st
 			wrong = append(wrong, it.path)
 		}
 		return nil
-	}, append(args, "--", strings.TrimRight(src, "/")+"/", t.dest)...)
+	}, append(args, "--", strings.TrimRight(src, "/")+"/", t.text)...)
 	return wrong, err
 }
 
@@ -287,7 +287,7 @@ func (t *remote) types(ctx context.Context, names []string) (map[string]Type, er
 			there[it.path] = typ
 		}
 		return nil
-	}, append(args, "--", t.dest, empty+"/")...)
+	}, append(args, "--", t.text, empty+"/")...)
 	return there, err
 }
 
@@ -328,7 +328,7 @@ func (t *remote) removeMissing(ctx context.Context, names []string) (int, error)
 			n++
 		}
 		return nil
-	}, append(args, "--", dir+"/", t.dest)...)
+	}, append(args, "--", dir+"/", t.text)...)
 	return n, err
 }
 
@@ -351,7 +351,7 @@ func (t *remote) list(ctx context.Context) (*Manifest, error) {
 		}
 		m.Entries = append(m.Entries, e)
 		return nil
-	}, append(args, "--", t.dest, empty+"/")...)
+	}, append(args, "--", t.text, empty+"/")...)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", t, err)
 	}

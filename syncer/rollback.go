@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/zeebo/xxh3"
 
@@ -37,15 +36,9 @@ type Signer func(ctx context.Context, repomd string) error
 // A publication that did not end is rolled back too, as far as it came.
 func Rollback(ctx context.Context, job Job, sign Signer) (*Report, error) {
 	job.Source = "rollback"
-	p := &publisher{Job: job, began: job.clock()}
-	p.report = &Report{DryRun: job.DryRun, Began: p.began.UTC()}
-	start := time.Now()
+	p := newPublisher(job)
 	err := p.rollback(ctx, sign)
-	p.report.Seconds = time.Since(start).Seconds()
-	for _, d := range p.dests {
-		p.report.Dests = append(p.report.Dests, d.report)
-	}
-	return p.report, err
+	return p.end(), err
 }
 
 func (p *publisher) rollback(ctx context.Context, sign Signer) (err error) {
@@ -81,27 +74,12 @@ func (p *publisher) rollback(ctx context.Context, sign Signer) (err error) {
 	if p.DryRun {
 		return nil
 	}
-	for _, s := range []struct {
-		name, what string
-		do         func(*dest, context.Context, *publisher) error
-	}{
+	return p.steps(ctx, []step{
 		{"begun", "begin", (*dest).begin},
 		{"switched", "switch", (*dest).switchOver},
 		{"confirmed", "confirm", (*dest).confirm},
 		{"marked", "write markers", (*dest).mark},
-	} {
-		p.say("%s", s.what)
-		if err := p.each(ctx, s.what, s.do); err != nil {
-			return err
-		}
-		if s.name == "confirmed" {
-			if err := p.askURLs(ctx); err != nil {
-				return err
-			}
-		}
-		p.done(s.name)
-	}
-	return nil
+	})
 }
 
 // before returns what the last publication replaced, which must be the same on
@@ -250,7 +228,7 @@ func (d *dest) planRollback(ctx context.Context, p *publisher) error {
 	if g := d.old.current(); g != nil {
 		current = g.Number
 	}
-	d.next = d.old.clone()
+	d.planned = planned{next: d.old.clone()}
 	was := make(map[string]replaced)
 	live := make(map[string]bool)
 	var leaving, bad []string

@@ -30,6 +30,10 @@ type state struct {
 	// Manifest is the sha256 of the manifest that was written with this state;
 	// another one there is not to be believed.
 	Manifest string `json:"manifest"`
+
+	// Followed stands for what the upstream had when the tree was last made equal
+	// to it; "" when it is not known to be.
+	Followed string `json:"followed,omitempty"`
 }
 
 // A generation is a tree that was current once.

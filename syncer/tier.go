@@ -72,43 +72,87 @@ func (s *small) perm() fs.FileMode {
 
 var addressBrackets = regexp.MustCompile(`\[[0-9A-Fa-f:.]+\]`)
 
-// openTier understands a destination: a directory, rsync://, host::module or
-// host:directory. A local directory must exist.
-func openTier(dest string, r Rsync) (tier, error) {
+// A place is where a tree is, as it was written down.
+type place struct {
+	text string // as rsync wants it; of another machine, with a slash at its end
+	kind placeKind
+}
+
+type placeKind int
+
+const (
+	onDisk   placeKind = iota // a directory of this machine
+	atDaemon                  // rsync://HOST/MODULE or HOST::MODULE
+	overSSH                   // HOST:DIRECTORY
+)
+
+// parsePlace understands a directory, rsync://, host::module or host:directory.
+// What says in errors what the place is to be.
+func parsePlace(what, text string) (place, error) {
 	switch {
-	case dest == "":
-		return nil, errors.New("the destination is empty; write a directory, rsync://HOST/MODULE or HOST:DIRECTORY")
-	case dest[0] == '-':
-		return nil, fmt.Errorf("destination %q looks like an option; write ./%s", dest, dest)
-	case strings.ContainsFunc(dest, func(r rune) bool { return r < 0x20 || r == 0x7f }):
-		return nil, fmt.Errorf("destination %+q holds a control character", dest)
+	case text == "":
+		return place{}, fmt.Errorf("the %s is empty; write a directory, rsync://HOST/MODULE or HOST:DIRECTORY", what)
+	case text[0] == '-':
+		return place{}, fmt.Errorf("%s %q looks like an option; write ./%s", what, text, text)
+	case strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r == 0x7f }):
+		return place{}, fmt.Errorf("%s %+q holds a control character", what, text)
 	}
-	host, dir, colon := strings.Cut(dest, ":")
+	host, dir, colon := strings.Cut(text, ":")
 	if !colon || strings.Contains(host, "/") {
-		return openDir(dest, r)
+		return place{text, onDisk}, nil
 	}
 	// The brackets of an IPv6 address are not a pattern.
-	if pattern := addressBrackets.ReplaceAllString(dest, ""); strings.ContainsAny(pattern, "*?[") {
-		return nil, fmt.Errorf("destination %q: rsync would expand *, ? and [ over there; write it without", dest)
+	if pattern := addressBrackets.ReplaceAllString(text, ""); strings.ContainsAny(pattern, "*?[") {
+		return place{}, fmt.Errorf("%s %q: rsync would expand *, ? and [ over there; write it without", what, text)
 	}
-	if strings.HasPrefix(dest, "rsync://") {
-		u, err := url.Parse(dest)
+	p := place{text: strings.TrimRight(text, "/") + "/"}
+	if strings.HasPrefix(text, rsyncScheme) {
+		u, err := url.Parse(text)
 		if err != nil {
-			return nil, fmt.Errorf("destination: %w", err)
+			return place{}, fmt.Errorf("%s: %w", what, err)
 		}
 		if _, has := u.User.Password(); has {
-			return nil, errors.New("a destination must not hold a password; write it to a file for -password-file")
+			return place{}, fmt.Errorf("the %s must not hold a password; write it to a password file", what)
 		}
 		if u.Host == "" || strings.Trim(u.Path, "/") == "" {
-			return nil, fmt.Errorf("destination %q: write rsync://[USER@]HOST[:PORT]/MODULE[/DIRECTORY]", dest)
+			return place{}, fmt.Errorf("%s %q: write rsync://[USER@]HOST[:PORT]/MODULE[/DIRECTORY]", what, text)
 		}
-		return &remote{rsync: r, dest: strings.TrimRight(dest, "/") + "/"}, nil
+		p.kind = atDaemon
+		return p, nil
 	}
 	if host == "" || dir == "" || strings.Trim(dir, ":/") == "" && dir != "/" {
-		return nil, fmt.Errorf("destination %q: write HOST:DIRECTORY or HOST::MODULE", dest)
+		return place{}, fmt.Errorf("%s %q: write HOST:DIRECTORY or HOST::MODULE", what, text)
 	}
-	t := &remote{rsync: r, dest: strings.TrimRight(dest, "/") + "/", ssh: dir[0] != ':'}
-	return t, nil
+	p.kind = overSSH
+	if dir[0] == ':' {
+		p.kind = atDaemon
+	}
+	return p, nil
+}
+
+const rsyncScheme = "rsync://"
+
+// module divides the place of a daemon behind the module: "rsync://host/module/"
+// and "dir/".
+func (p place) module() (module, dir string) {
+	at := strings.Index(p.text, "::") + 2
+	if strings.HasPrefix(p.text, rsyncScheme) {
+		at = len(rsyncScheme) + strings.Index(p.text[len(rsyncScheme):], "/") + 1
+	}
+	at += strings.Index(p.text[at:], "/") + 1
+	return p.text[:at], strings.TrimLeft(p.text[at:], "/")
+}
+
+// openTier understands a destination. A local directory must exist.
+func openTier(dest string, r Rsync) (tier, error) {
+	p, err := parsePlace("destination", dest)
+	if err != nil {
+		return nil, err
+	}
+	if p.kind == onDisk {
+		return openDir(dest, r)
+	}
+	return &remote{r, p}, nil
 }
 
 // dirTier is a tier0 on this machine.

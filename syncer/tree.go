@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -162,11 +163,24 @@ func (m *Manifest) hash(ctx context.Context, tree string, previous *Manifest) er
 
 // hashAll reads files, several at a time.
 func hashAll(ctx context.Context, tree string, files []*Entry) error {
+	return readFiles(ctx, tree, files, func(e *Entry, got Entry, err error) error {
+		if err == nil {
+			*e = got
+		}
+		return err
+	})
+}
+
+// readFiles reads files, several at a time, and tells each what was found: the
+// entry with checksums, or why there are none. No two calls of each overlap, and
+// the first error that one returns ends all.
+func readFiles(ctx context.Context, tree string, files []*Entry, each func(e *Entry, got Entry, err error) error) error {
 	root, err := os.OpenRoot(tree)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	var mu sync.Mutex // held while each is called
 	g, ctx := errgroup.WithContext(ctx)
 	for w := range hashers() {
 		g.Go(func() error {
@@ -175,7 +189,12 @@ func hashAll(ctx context.Context, tree string, files []*Entry) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				if err := files[i].hash(root, buf); err != nil {
+				got := *files[i]
+				err := got.hash(root, buf)
+				mu.Lock()
+				err = each(files[i], got, err)
+				mu.Unlock()
+				if err != nil {
 					return err
 				}
 			}

@@ -6,12 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // A Finding is one way in which a tree is not what its manifest says.
@@ -100,43 +96,23 @@ func (v *Verdict) add(path, kind, detail string) {
 	v.Findings = append(v.Findings, Finding{path, kind, detail})
 }
 
-// compare reads files, several at a time.
+// compare reads files.
 func (v *Verdict) compare(ctx context.Context, tree string, files []*Entry) error {
-	root, err := os.OpenRoot(tree)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	var mu sync.Mutex // guards v
-	g, ctx := errgroup.WithContext(ctx)
-	for w := range hashers() {
-		g.Go(func() error {
-			buf := make([]byte, 256<<10)
-			for i := w; i < len(files); i += hashers() {
-				if err := ctx.Err(); err != nil {
-					return err
-				}
-				want, have := files[i], *files[i]
-				err := have.hash(root, buf)
-				mu.Lock()
-				v.Hashed++
-				v.Bytes += want.Size
-				switch {
-				case errors.Is(err, errChanged):
-					v.add(want.Path, "torn", "it changes while it is read")
-				case errors.Is(err, fs.ErrNotExist):
-					v.add(want.Path, "missing", "")
-				case err != nil:
-					v.add(want.Path, "changed", "it cannot be read: "+err.Error())
-				case have.XXH3 != want.XXH3:
-					v.add(want.Path, "changed", "other content of the same size")
-				}
-				mu.Unlock()
-			}
-			return nil
-		})
-	}
-	return g.Wait()
+	return readFiles(ctx, tree, files, func(want *Entry, have Entry, err error) error {
+		v.Hashed++
+		v.Bytes += want.Size
+		switch {
+		case errors.Is(err, errChanged):
+			v.add(want.Path, "torn", "it changes while it is read")
+		case errors.Is(err, fs.ErrNotExist):
+			v.add(want.Path, "missing", "")
+		case err != nil:
+			v.add(want.Path, "changed", "it cannot be read: "+err.Error())
+		case have.XXH3 != want.XXH3:
+			v.add(want.Path, "changed", "other content of the same size")
+		}
+		return nil
+	})
 }
 
 // VerifyTree is Verify with the manifest that was published with the tree.
