@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -34,6 +35,9 @@ type owner struct {
 	Machine string    `json:"machine,omitempty"`
 	Source  string    `json:"source"`
 	Taken   time.Time `json:"taken"` // by the owner's clock: for people
+
+	// Asked: before it ends, the owner looks whether somebody asked it to go on.
+	Asked bool `json:"asked,omitempty"`
 }
 
 func me(source string, now time.Time) owner {
@@ -69,7 +73,7 @@ func processStart(pid int) string {
 
 // gone says why the owner cannot be alive any more; "" when that is not known.
 // No clock is asked: it may be wrong, here or there.
-func (o *owner) gone(self *owner) string {
+func (o *owner) gone(name string, self *owner) string {
 	if o.Host != self.Host || o.Machine != self.Machine || o.Machine == "" {
 		return ""
 	}
@@ -82,9 +86,17 @@ func (o *owner) gone(self *owner) string {
 		return "the process has ended"
 	case o.Started == "" && errors.Is(syscall.Kill(o.PID, 0), syscall.ESRCH):
 		return "the process has ended"
+	case o.PID == self.PID && o.Started == self.Started:
+		if _, here := mine.Load(name); !here {
+			return "this process could not remove it when it was done"
+		}
 	}
 	return ""
 }
+
+// mine are the names of the locks that are held in this process. A daemon that
+// could not remove one would otherwise be kept out by itself.
+var mine sync.Map
 
 func (o *owner) String() string {
 	return fmt.Sprintf("%s on %s (process %d), from %s", o.User, o.Host, o.PID, o.Source)
@@ -120,7 +132,7 @@ func acquire(ctx context.Context, t tier, self owner, broken string) (*held, []s
 		if name == broken {
 			why = "it was named to be broken"
 		} else if o, err := parseOwner(others[name]); err == nil {
-			why = o.gone(&self)
+			why = o.gone(name, &self)
 		}
 		if why == "" {
 			continue
@@ -139,7 +151,9 @@ func acquire(ctx context.Context, t tier, self owner, broken string) (*held, []s
 		return nil, nil, err
 	}
 	h := &held{t, rand.Text()[:12]}
+	mine.Store(h.name, true)
 	if _, err := t.write(ctx, []small{{name: path.Join(lockDir, h.name), data: append(b, '\n'), private: true}}); err != nil {
+		mine.Delete(h.name)
 		return nil, nil, err
 	}
 	others, err = t.locks(ctx)
@@ -166,13 +180,31 @@ func parseOwner(b []byte) (*owner, error) {
 	return o, nil
 }
 
+// A lockedError is [ErrLocked] with who holds the lock; nil where that cannot be
+// read.
+type lockedError struct {
+	name  string
+	owner *owner
+	now   time.Time
+}
+
+func (e *lockedError) Unwrap() error { return ErrLocked }
+
+func (e *lockedError) Error() string {
+	who := "somebody unknown"
+	if e.owner != nil {
+		who = e.owner.String() + ", " + e.owner.age(e.now)
+	}
+	return fmt.Sprintf("%v by %s; wait for it, or, if you know that nobody works there any more, add -break-lock %s", ErrLocked, who, e.name)
+}
+
 func lockedBy(locks map[string][]byte, now time.Time) error {
 	for _, name := range slices.Sorted(maps.Keys(locks)) {
-		who := "somebody unknown"
-		if o, err := parseOwner(locks[name]); err == nil {
-			who = o.String() + ", " + o.age(now)
+		o, err := parseOwner(locks[name])
+		if err != nil {
+			o = nil
 		}
-		return fmt.Errorf("%w by %s; wait for it, or, if you know that nobody publishes any more, add -break-lock %s", ErrLocked, who, name)
+		return &lockedError{name, o, now}
 	}
 	return nil
 }
@@ -191,6 +223,7 @@ func (h *held) stillHeld(ctx context.Context) error {
 }
 
 func (h *held) release(ctx context.Context) error {
+	mine.Delete(h.name)
 	// Also after an interruption: what else would remove it?
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -86,6 +87,14 @@ type Report struct {
 	Seconds float64      `json:"seconds"`
 	Repos   []RepoChange `json:"repositories,omitempty"`
 	Dests   []DestReport `json:"destinations"`
+
+	// Of a follower: when its upstream says that it was current, how many
+	// repositories stay behind because their new generation is not whole, and
+	// whether the upstream has no manifest, or one that is older than the tree.
+	Upstream time.Time `json:"upstream,omitzero"`
+	Held     int       `json:"held,omitempty"`
+	Listed   bool      `json:"listed,omitempty"`
+	Behind   bool      `json:"behind,omitempty"`
 }
 
 // A RepoChange is a repository with a new repomd.xml.
@@ -122,9 +131,12 @@ type publisher struct {
 	// stamp is the new content of TIME; nil leaves it as it is.
 	stamp []byte
 
-	// trusted: what is there and looks like the source is. Otherwise only what a
-	// publisher has hashed, and what never changes under its name.
-	trusted bool
+	// follower: the source is an upstream, and what is here was looked at where
+	// that is needed.
+	follower bool
+
+	// held: parts of the tree stay behind, so that nothing may be deleted.
+	held bool
 }
 
 func newPublisher(job Job) *publisher {
@@ -150,6 +162,7 @@ type dest struct {
 
 	old     *state
 	have    *Manifest         // everything that is there
+	written time.Time         // of the manifest that is there, if it is believed
 	entries map[string][]byte // entry files that are there, by name
 
 	// Of a publication that did not end: the names that it was to add, and whether
@@ -169,6 +182,7 @@ type planned struct {
 	content []*Entry // new or changed, of class content
 	links   []*Entry // changed links to directories
 	meta    []*Entry
+	touch   []*Entry // that have another time, and the same content
 	entry   []small
 	drop    []string // entry files that the repository has no more
 	doomed  []string
@@ -346,6 +360,7 @@ func (p *publisher) open(ctx context.Context) (err error) {
 		}
 	}()
 	self := me(p.Source, p.began.UTC())
+	self.Asked = p.follower
 	for _, spec := range p.Dests {
 		t, err := openTier(spec, p.Rsync)
 		if err != nil {
@@ -400,6 +415,7 @@ func (d *dest) load(ctx context.Context, p *publisher) error {
 		if written, err = ReadManifest(bytes.NewReader(zipped)); err != nil {
 			return err
 		}
+		d.written = written.Time
 		if d.old.Pending == nil {
 			d.have = written
 			return nil
@@ -410,6 +426,13 @@ func (d *dest) load(ctx context.Context, p *publisher) error {
 	if d.have, err = d.list(ctx); err != nil {
 		return err
 	}
+	d.have.Entries = slices.DeleteFunc(d.have.Entries, func(e Entry) bool {
+		odd := strings.ContainsFunc(e.Path, unicode.IsControl)
+		if odd {
+			d.report.Notes = append(d.report.Notes, fmt.Sprintf("left %+q alone, whose name no list can hold", e.Path))
+		}
+		return odd
+	})
 	d.have.adopt(written)
 	if d.old.Pending != nil {
 		d.added, d.seen = make(map[string]bool), written == nil
@@ -454,14 +477,16 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 		// Size and time prove nothing about what somebody else wrote, or a publication
 		// that did not end, perhaps in the same second. Of files that keep their
 		// names for ever, what is not ours is believed all the same.
-		if alike && (p.trusted || old.Hashed || e.Type != File || fixed(e.Path) && d.old.Pending == nil) {
-			keep := *e
-			keep.ModTime = old.ModTime // which is what it has there
-			d.listed = append(d.listed, keep)
+		if alike && (p.follower || old.Hashed || e.Type != File || fixed(e.Path) && d.old.Pending == nil) {
+			d.listed = append(d.listed, p.kept(d, old, e))
 			continue
 		}
 		if old != nil && (old.Type == Dir) != (e.Type == Dir) {
-			bad = append(bad, fmt.Sprintf("%+q was a %s and is a %s; publish it under another name", e.Path, old.Type, e.Type))
+			remedy := "publish it under another name"
+			if p.follower {
+				remedy = "remove it here when nobody needs it"
+			}
+			bad = append(bad, fmt.Sprintf("%+q was a %s and is a %s; %s", e.Path, old.Type, e.Type, remedy))
 		}
 		if old != nil && old.Type == File && !alike && fixed(e.Path) && !p.Replace && (d.seen || !d.added[e.Path]) {
 			bad = append(bad, fmt.Sprintf("%+q has other content than the one that is published, and clients with older metadata would refuse it; give it another name, or add -replace", e.Path))
@@ -492,7 +517,7 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 		}
 	}
 	d.report.Retired = gone
-	d.changed = len(d.content)+len(d.meta)+len(d.links)+len(d.entry)+len(d.drop)+gone > 0 || d.old.Pending != nil || d.old.current() == nil
+	d.changed = len(d.content)+len(d.meta)+len(d.links)+len(d.touch)+len(d.entry)+len(d.drop)+gone > 0 || d.old.Pending != nil || d.old.current() == nil
 	if d.changed {
 		d.next.advance(p.began, replaced)
 		for i := range p.src.Entries { // advance retires what was pending
@@ -500,12 +525,26 @@ func (d *dest) plan(_ context.Context, p *publisher) error {
 		}
 	}
 	d.report.Generation = d.next.number()
-	d.doomed = d.next.expire(p.began, p.grace())
+	if !p.held {
+		d.doomed = d.next.expire(p.began, p.grace())
+	}
 	d.keep()
 	if over := p.over(gone, d); over != "" {
 		bad = append(bad, over)
 	}
-	return problems("not published", bad)
+	return problems("nothing was changed", bad)
+}
+
+// kept is what the manifest to come says of a file whose content stays.
+func (p *publisher) kept(d *dest, old, e *Entry) Entry {
+	kept := *e
+	if p.follower && e.Type == File && old.ModTime.Unix() != e.ModTime.Unix() {
+		// Who follows the mirror by size and time would fetch it again.
+		d.touch = append(d.touch, &kept)
+	} else {
+		kept.ModTime = old.ModTime // which is what it has there
+	}
+	return kept
 }
 
 // keep completes the manifest to come with what is retired and not doomed.
@@ -545,12 +584,10 @@ func (d *dest) planEntries(p *publisher) map[string]replaced {
 			here[f.name] = true
 			e := *p.src.Lookup(f.name)
 			old := d.have.Lookup(f.name)
-			if there, ok := d.entries[f.name]; ok && bytes.Equal(there, f.data) {
-				if old != nil {
-					e.ModTime = old.ModTime
-				}
-			} else {
+			if there, ok := d.entries[f.name]; !ok || !bytes.Equal(there, f.data) {
 				switched = true
+			} else if old != nil {
+				e = p.kept(d, old, &e)
 			}
 			d.listed = append(d.listed, e)
 		}
@@ -736,16 +773,21 @@ func (d *dest) goesBack(r *repo) (order int, from string) {
 // and one block more for each of them.
 func (d *dest) need() int64 {
 	const block = 4096
-	n := -d.waiting
+	var n int64
+	add := func(size int64) {
+		if n += size + block; n < 0 { // an upstream may claim any size
+			n = math.MaxInt64 - 1<<50
+		}
+	}
 	for _, e := range slices.Concat(d.content, d.meta, d.links) {
 		if old := d.have.Lookup(e.Path); old == nil || !old.same(e) {
-			n += e.Size + block
+			add(e.Size)
 		}
 	}
 	for _, f := range d.entry {
-		n += int64(len(f.data)) + block
+		add(int64(len(f.data)))
 	}
-	return n
+	return n - d.waiting
 }
 
 // signatures judges what is new by the keys.
@@ -1008,7 +1050,7 @@ func (d *dest) mark(ctx context.Context, p *publisher) error {
 		d.next.Manifest = sum(zipped)
 		files = []small{{name: ManifestFile, data: zipped}, {name: ListFile, data: list.Bytes()}}
 	}
-	if files != nil || d.next.Followed != d.old.Followed {
+	if files != nil || d.next.Followed != d.old.Followed || !d.next.Listed.Equal(d.old.Listed) {
 		b, err := d.next.bytes()
 		if err != nil {
 			return err

@@ -242,24 +242,28 @@ func TestOnePublicationAtATime(t *testing.T) {
 func TestLocksOfOthers(t *testing.T) {
 	now := time.Now()
 	self := me("src", now)
-	gone := exec.Command("true")
-	if err := gone.Run(); err != nil {
+	gone, alive := exec.Command("true"), exec.Command("sleep", "1h")
+	if err := errors.Join(gone.Run(), alive.Start()); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { alive.Process.Kill(); alive.Wait() })
 	for _, tt := range []struct {
 		name   string
 		change func(o *owner)
 		stale  bool
 		want   string
 	}{
-		{name: "a process that is alive", change: func(o *owner) {}, want: "taken 2h0m0s ago"},
+		{name: "a process that is alive", change: func(o *owner) { o.PID, o.Started = alive.Process.Pid, processStart(alive.Process.Pid) }, want: "taken 2h0m0s ago"},
+		{name: "this process, which could not remove it", change: func(o *owner) {}, stale: true},
 		{name: "a process that has ended", change: func(o *owner) { o.PID = gone.Process.Pid }, stale: true},
 		{name: "a number that another process has now", change: func(o *owner) { o.Started = "1" }, stale: true},
 		{name: "a machine that was restarted", change: func(o *owner) { o.Boot = "before" }, stale: true},
 		{name: "another machine", change: func(o *owner) { o.Host, o.PID = "elsewhere", gone.Process.Pid }, want: "on elsewhere"},
 		{name: "another machine of the same name", change: func(o *owner) { o.Machine, o.PID = "other", gone.Process.Pid }, want: "-break-lock other"},
 		{name: "another container", change: func(o *owner) { o.Space, o.PID = "pid:[1]", gone.Process.Pid }, want: "-break-lock other"},
-		{name: "a clock that is ahead", change: func(o *owner) { o.Taken = now.Add(time.Hour) }, want: "the clocks differ"},
+		{name: "a clock that is ahead", change: func(o *owner) {
+			o.PID, o.Started, o.Taken = alive.Process.Pid, processStart(alive.Process.Pid), now.Add(time.Hour)
+		}, want: "the clocks differ"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if self.Machine == "" || self.Boot == "" {
@@ -386,19 +390,29 @@ func TestPublishToAReadOnlyDisk(t *testing.T) {
 	release(t, src, 1)
 	t0.mustPublish(t, Job{}, src)
 	before := snapshot(t, t0.dir)
-	if err := syscall.Mount(t0.dir, t0.dir, "", syscall.MS_BIND, ""); err != nil {
-		t.Skipf("cannot bind a directory: %v", err)
-	}
-	defer syscall.Unmount(t0.dir, 0)
-	if err := syscall.Mount("", t0.dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
-		t.Skipf("cannot make it read-only: %v", err)
-	}
+	readOnly(t, t0.dir)
 	release(t, src, 2)
 	if _, err := t0.publish(t, Job{}, src); !errors.Is(err, syscall.EROFS) {
 		t.Errorf("error %v, want %v in it", err, syscall.EROFS)
 	}
 	if after := snapshot(t, t0.dir); !maps.Equal(before, after) {
 		t.Errorf("changed %q", difference(before, after))
+	}
+}
+
+// readOnly makes dir read-only until the end of the test, which needs root.
+func readOnly(t *testing.T, dir string) {
+	t.Helper()
+	if err := syscall.Mount(dir, dir, "", syscall.MS_BIND, ""); err != nil {
+		t.Skipf("cannot bind a directory: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	if err := syscall.Mount("", dir, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Skipf("cannot make it read-only: %v", err)
 	}
 }
 
@@ -553,6 +567,33 @@ func TestServerThatLeadsOut(t *testing.T) {
 // hostileServer speaks as much of rsync's protocol 29 as it takes to send a list
 // of one file with a name of its own choice.
 func hostileServer(t *testing.T, name string) (addr string) {
+	return hostile(t, func(conn net.Conn) {
+		conn.Write(hostileList(name, true))
+		// Until the client hangs up, or says what it wants.
+		buf := make([]byte, 4096)
+		for {
+			if _, err := conn.Read(buf); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// endlessServer sends a list of files that has no end.
+func endlessServer(t *testing.T) (addr string) {
+	return hostile(t, func(conn net.Conn) {
+		// One that was asked for: rsync itself refuses others.
+		some := bytes.Repeat(hostileList(TimeFile, false), 1000)
+		for {
+			if _, err := conn.Write(some); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// hostile serves connections with send after the greetings of protocol 29.
+func hostile(t *testing.T, send func(conn net.Conn)) (addr string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -567,15 +608,16 @@ func hostileServer(t *testing.T, name string) (addr string) {
 			}
 			go func() {
 				defer conn.Close()
-				serveHostile(conn, name)
+				conn.SetDeadline(time.Now().Add(time.Minute))
+				greet(conn)
+				send(conn)
 			}()
 		}
 	}()
 	return ln.Addr().String()
 }
 
-func serveHostile(conn net.Conn, name string) {
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+func greet(conn net.Conn) {
 	line := func() string {
 		var b []byte
 		one := make([]byte, 1)
@@ -593,6 +635,10 @@ func serveHostile(conn net.Conn, name string) {
 	for line() != "" { // its arguments
 	}
 	conn.Write([]byte{1, 0, 0, 0}) // checksum seed
+}
+
+// hostileList is a list of one file, or a part of one that goes on.
+func hostileList(name string, last bool) []byte {
 	var list bytes.Buffer
 	le := func(n uint32) { list.Write([]byte{byte(n), byte(n >> 8), byte(n >> 16), byte(n >> 24)}) }
 	list.WriteByte(0x18) // as uid and gid before; a name of one length byte
@@ -601,18 +647,13 @@ func serveHostile(conn net.Conn, name string) {
 	le(4)        // size
 	le(1e9)      // time
 	le(0o100644) // mode
-	list.WriteByte(0)
-	le(0) // no error
+	if last {
+		list.WriteByte(0)
+		le(0) // no error
+	}
 	b := list.Bytes()
 	head := []byte{byte(len(b)), byte(len(b) >> 8), byte(len(b) >> 16), 7} // multiplexed data
-	conn.Write(append(head, b...))
-	// Until the client hangs up, or says what it wants.
-	buf := make([]byte, 4096)
-	for {
-		if _, err := conn.Read(buf); err != nil {
-			return
-		}
-	}
+	return append(head, b...)
 }
 
 func TestInterruptedPublicationLeavesNoLock(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -45,14 +46,14 @@ func (t *remote) args(more ...string) []string {
 // They are chosen by filters: the daemon of rsync 3.5.0 loses all files that
 // --files-from names when the destination is a directory inside of a module, and
 // says that they vanished.
-func (t *remote) fetch(ctx context.Context, names []string) (root *os.Root, discard func(), err error) {
+func (t *remote) fetch(ctx context.Context, names []string, more ...string) (root *os.Root, discard func(), err error) {
 	dir, err := os.MkdirTemp("", "syncer-")
 	if err != nil {
 		return nil, nil, err
 	}
 	// No links: nothing of what is read is one.
-	args := t.args("-rt", "--no-links", "--prune-empty-dirs", "--from0", "--include-from=-", "--exclude=*")
-	_, err = t.rsync.run(ctx, nameList(filters(names)), nil, append(args, "--", t.text, dir+"/")...)
+	args := t.args(append([]string{"-rt", "--no-links", "--prune-empty-dirs", "--from0", "--include-from=-", "--exclude=*"}, more...)...)
+	_, err = t.rsync.run(ctx, patternList(filters(names)), nil, append(args, "--", t.text, dir+"/")...)
 	if err == nil {
 		root, err = os.OpenRoot(dir)
 	}
@@ -91,7 +92,16 @@ func pattern(name string) string {
 }
 
 func (t *remote) read(ctx context.Context, names []string) (map[string][]byte, error) {
-	root, discard, err := t.fetch(ctx, names)
+	return t.readFiles(ctx, names)
+}
+
+// readSmall is read of a stranger: a file of more than max bytes is not there.
+func (t *remote) readSmall(ctx context.Context, names []string, max int) (map[string][]byte, error) {
+	return t.readFiles(ctx, names, "--max-size="+strconv.Itoa(max))
+}
+
+func (t *remote) readFiles(ctx context.Context, names []string, more ...string) (map[string][]byte, error) {
+	root, discard, err := t.fetch(ctx, names, more...)
 	if err != nil {
 		return nil, err
 	}
@@ -332,14 +342,17 @@ func (t *remote) removeMissing(ctx context.Context, names []string) (int, error)
 	return n, err
 }
 
-func (t *remote) list(ctx context.Context) (*Manifest, error) {
+func (t *remote) list(ctx context.Context) (*Manifest, error) { return t.listing(ctx) }
+
+// listing is list with more arguments for rsync.
+func (t *remote) listing(ctx context.Context, more ...string) (*Manifest, error) {
 	empty, err := os.MkdirTemp("", "syncer-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(empty)
 	m := new(Manifest)
-	args := t.args("-rltn", "--exclude=/"+StateDir)
+	args := t.args(append([]string{"-rltn", "--exclude=/" + StateDir}, more...)...)
 	_, err = t.rsync.run(ctx, nil, func(it item) error {
 		typ, ok := typeOf(it)
 		if !ok || it.path == "." || ours(it.path) {

@@ -3,6 +3,7 @@ package syncer
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +39,14 @@ type Rsync struct {
 	// Fsync has the receiving side put each file on its disk before it goes on.
 	// An rsync before 3.2.4 there refuses. Local destinations need it not.
 	Fsync bool
+
+	// maxMemory is how much of it one rsync may take; 0 is [maxMemory].
+	maxMemory uint64
 }
+
+// maxMemory is enough for lists of tens of millions of names, and not for one
+// without end, which rsync would gather whole before it prints any of it.
+const maxMemory = 4 << 30
 
 // The statuses of rsync that mean something of their own to a publisher.
 const (
@@ -69,7 +77,7 @@ func (e *runError) Error() string {
 	default:
 		why = "status " + strconv.Itoa(e.code)
 	}
-	if strings.Contains(e.stderr, "No space left on device") {
+	if e.full() {
 		why = "the disk is full"
 	}
 	if said := strings.TrimSpace(e.stderr); said != "" {
@@ -79,6 +87,11 @@ func (e *runError) Error() string {
 }
 
 func (e *runError) Unwrap() error { return e.err }
+
+// full reports whether it was for want of room.
+func (e *runError) full() bool {
+	return strings.Contains(e.stderr, "No space left on device") || strings.Contains(e.stderr, "Disk quota exceeded")
+}
 
 // An item is a line that rsync prints about one name.
 type item struct {
@@ -157,6 +170,7 @@ func (r *Rsync) run(ctx context.Context, stdin io.Reader, each func(item) error,
 	if err := cmd.Start(); err != nil {
 		return stats{}, fmt.Errorf("rsync: %w; install rsync 3.1 or newer", err)
 	}
+	limitMemory(cmd.Process.Pid, cmp.Or(r.maxMemory, maxMemory))
 	st, err := parseOutput(out, each)
 	if err != nil {
 		cancel(err) // whoever prints this is not to be waited for

@@ -89,17 +89,47 @@ func TestSignedRepository(t *testing.T) {
 	}
 }
 
-// Over ssh, when this machine has a server for it.
 func TestPublishOverSSH(t *testing.T) {
-	testworld.Need(t, "rsync")
-	sshd, err := exec.LookPath("/usr/sbin/sshd")
-	if err != nil {
-		t.Skip("sshd is not installed: the package openssh-server has it")
+	dir := t.TempDir()
+	t0 := tier0{dest: sshServer(t) + ":" + dir, dir: dir}
+	for n := 1; n <= 2; n++ {
+		src := t.TempDir()
+		release(t, src, n)
+		t0.mustPublish(t, Job{}, src)
+		t0.wantGeneration(t, n)
 	}
-	work, src := testworld.TempDir(t), t.TempDir()
+}
+
+func TestFollowOverSSH(t *testing.T) {
+	dir := t.TempDir()
+	up := tier0{dest: dir, dir: dir}
+	m := mirrorOf(t, tier0{dest: sshServer(t) + ":" + dir})
+	for n := 1; n <= 2; n++ {
+		publishTo(t, up, n)
+		m.mustFollow(t)
+		m.wantGeneration(t, n)
+	}
+	if got := m.mustFollow(t); !got.Current {
+		t.Errorf("the same again: %+v, want nothing", got)
+	}
+}
+
+// sshServer starts one on loopback that lets this process in, and returns the
+// host to write before a colon.
+func sshServer(t *testing.T) string {
+	t.Helper()
+	testworld.Need(t, "rsync")
+	sshd, ssh := testworld.Need(t, "sshd"), testworld.Need(t, "ssh")
+	work := testworld.TempDir(t)
 	for _, name := range []string{"host", "user"} {
 		if out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(work, name)).CombinedOutput(); err != nil {
-			t.Skipf("ssh-keygen: %v: %s", err, out)
+			t.Fatalf("ssh-keygen: %v: %s", err, out)
+		}
+	}
+	if os.Geteuid() == 0 {
+		// As root it confines itself to this directory, which its service would make.
+		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+			t.Fatal(err)
 		}
 	}
 	addr, err := testworld.FreeAddr("127.0.0.1")
@@ -117,17 +147,11 @@ func TestPublishOverSSH(t *testing.T) {
 	listening(t, daemon, addr)
 	// A user configures ports and keys for ssh; this one has a program in front.
 	bin := filepath.Join(work, "bin")
-	write(t, bin, map[string]string{"ssh": "#!/bin/sh\nexec /usr/bin/ssh -p " + port + " -i '" + filepath.Join(work, "user") +
+	write(t, bin, map[string]string{"ssh": "#!/bin/sh\nexec " + ssh + " -F none -p " + port + " -i '" + filepath.Join(work, "user") +
 		"' -oStrictHostKeyChecking=no -oUserKnownHostsFile=/dev/null -oLogLevel=ERROR \"$@\"\n"})
 	if err := os.Chmod(filepath.Join(bin, "ssh"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	dir := t.TempDir()
-	t0 := tier0{dest: "127.0.0.1:" + dir, dir: dir}
-	for n := 1; n <= 2; n++ {
-		release(t, src, n)
-		t0.mustPublish(t, Job{}, src)
-		t0.wantGeneration(t, n)
-	}
+	return "127.0.0.1"
 }

@@ -34,6 +34,10 @@ type state struct {
 	// Followed stands for what the upstream had when the tree was last made equal
 	// to it; "" when it is not known to be.
 	Followed string `json:"followed,omitempty"`
+
+	// Listed is when an upstream without manifest was last listed, and followed to
+	// the end.
+	Listed time.Time `json:"listed,omitzero"`
 }
 
 // A generation is a tree that was current once.

@@ -1,9 +1,10 @@
 // Package syncer moves whole trees of repositories between machines with
 // rsync(1), in an order in which no reader ever sees metadata that names a file
-// that is not there: it publishes a tree to tier0, takes a publication back, and
-// writes and checks the list of everything in a tree. It never makes or changes
-// a package, never touches a private key, and never writes outside the
-// directory that it was given as a destination.
+// that is not there: it publishes a tree to tier0, takes a publication back,
+// follows what an upstream publishes, and writes and checks the list of
+// everything in a tree. It never makes or changes a package, never touches a
+// private key, and never writes outside the directory that it was given as a
+// destination.
 package syncer
 
 import (

@@ -14,5 +14,11 @@ func dieWithParent(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
+// limitMemory bounds the address space of a child. Where that is not allowed, the
+// child goes without.
+func limitMemory(pid int, bytes uint64) {
+	unix.Prlimit(pid, unix.RLIMIT_AS, &unix.Rlimit{Cur: bytes, Max: bytes}, nil)
+}
+
 // syncFS writes out the file system that f is on.
 func syncFS(f *os.File) error { return unix.Syncfs(int(f.Fd())) }

@@ -420,9 +420,23 @@ func (t *dirTier) free() (int64, bool, error) {
 	return int64(st.Bavail) * int64(st.Bsize), true, nil
 }
 
-// nameList is what --files-from=- --from0 reads.
+// nameList is what --files-from=- --from0 reads. Names that begin with # or ;
+// would be taken for comments.
 func nameList(names []string) io.Reader {
-	return strings.NewReader(strings.Join(names, "\x00") + "\x00")
+	var b strings.Builder
+	for _, name := range names {
+		if name[0] == '#' || name[0] == ';' {
+			b.WriteString("./")
+		}
+		b.WriteString(name)
+		b.WriteByte(0)
+	}
+	return strings.NewReader(b.String())
+}
+
+// patternList is what --include-from=- --from0 reads.
+func patternList(patterns []string) io.Reader {
+	return strings.NewReader(strings.Join(patterns, "\x00") + "\x00")
 }
 
 // push transfers names below from to a destination, with what readers need to

@@ -107,10 +107,22 @@ func readDir(root *os.Root, dir string) ([]fs.FileInfo, error) {
 // leaves says why a link must not be published; "" when it may. A link whose
 // target is missing may: nothing outside can be reached by it.
 func leaves(root *os.Root, name, target string) string {
+	if why := leadsOut(name, target); why != "" {
+		return why
+	}
+	// And so must what the links on its way really lead to.
+	if _, err := root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "which cannot be followed inside the tree: " + errors.Unwrap(err).Error()
+	}
+	return ""
+}
+
+// leadsOut says why the words of a target do not stay in the tree, whatever is
+// there or not; "" when they do.
+func leadsOut(name, target string) string {
 	if path.IsAbs(target) {
 		return "which is another place on every machine; make it relative"
 	}
-	// Whatever is there or not, the words of the target must stay inside.
 	depth := strings.Count(name, "/")
 	for part := range strings.SplitSeq(target, "/") {
 		switch part {
@@ -122,10 +134,6 @@ func leaves(root *os.Root, name, target string) string {
 		default:
 			depth++
 		}
-	}
-	// And so must what the links on its way really lead to.
-	if _, err := root.Stat(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "which cannot be followed inside the tree: " + errors.Unwrap(err).Error()
 	}
 	return ""
 }
