@@ -126,11 +126,11 @@ func memory(f func(net.Conn)) (opts Options, wait func()) {
 
 func TestPaceOfABody(t *testing.T) {
 	for _, tt := range []struct {
-		name       string
-		chunk      int
-		pause      time.Duration
-		total      int
-		err        error
+		name        string
+		chunk       int
+		pause       time.Duration
+		total       int
+		err         error
 		least, most time.Duration // that the request takes
 	}{
 		{name: "twenty bytes a second", chunk: 20, pause: time.Second, total: 10000, err: ErrSlow, least: 10 * time.Second, most: 11 * time.Second},
