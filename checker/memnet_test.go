@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -124,26 +125,56 @@ func (n *memNet) Dial(ctx context.Context, network, address string) (net.Conn, e
 		n.most = max(n.most, n.open[a])
 		n.mu.Unlock()
 		n.served.Go(func() { f(theirs) })
-		return &memConn{Conn: ours, to: at, closed: sync.OnceFunc(func() {
+		c := &memConn{Conn: ours, to: at, out: make(chan []byte, 64), done: make(chan struct{})}
+		c.end = sync.OnceFunc(func() {
+			close(c.done)
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.open[a]--
-		})}, nil
+		})
+		n.served.Go(c.send)
+		return c, nil
 	}
 	return nil, errors.New("connection refused")
 }
 
-// A memConn says that it is a TCP connection.
+// A memConn says that it is a TCP connection, and what is written to it is on its
+// way: who writes to a pipe waits for its reader, and two who write would wait for
+// ever.
 type memConn struct {
 	net.Conn
-	to     netip.AddrPort
-	closed func()
+	to   netip.AddrPort
+	out  chan []byte
+	done chan struct{}
+	end  func()
+}
+
+func (c *memConn) send() {
+	for {
+		select {
+		case b := <-c.out:
+			if _, err := c.Conn.Write(b); err != nil {
+				return
+			}
+		case <-c.done:
+			return
+		}
+	}
+}
+
+func (c *memConn) Write(p []byte) (int, error) {
+	select {
+	case <-c.done:
+		return 0, net.ErrClosed
+	case c.out <- bytes.Clone(p):
+		return len(p), nil
+	}
 }
 
 func (c *memConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.to) }
 
 func (c *memConn) Close() error {
-	c.closed()
+	c.end()
 	return c.Conn.Close()
 }
 
@@ -225,4 +256,9 @@ func issue(t testing.TB, template *x509.Certificate, by *testCA) (*x509.Certific
 		t.Fatal(err)
 	}
 	return cert, key
+}
+
+// contextFor returns a context of t that ends after d.
+func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
 }

@@ -118,13 +118,15 @@ const (
 type Prober struct {
 	client *fetch.Client
 	opts   ProbeOptions
-	rsync  string // path of the program; "" without it
 	parsed parsed
+
+	rsync        string // path of the program; "" without it
+	rsyncTimeout time.Duration
 }
 
 // NewProber returns a prober. Close it.
 func NewProber(opts ProbeOptions) *Prober {
-	p := &Prober{opts: opts, rsync: opts.Rsync}
+	p := &Prober{opts: opts, rsync: opts.Rsync, rsyncTimeout: rsyncTimeout}
 	if p.rsync == "" && opts.Dial == nil {
 		p.rsync, _ = exec.LookPath("rsync") // not there: not tried
 	}

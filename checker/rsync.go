@@ -26,7 +26,7 @@ const (
 
 // rsyncPath is what the path of an rsync URL may be: a module, and directories in
 // it. Anything else would mean something to the other side, or to the program.
-var rsyncPath = regexp.MustCompile(`^(/[A-Za-z0-9_.+~@][A-Za-z0-9_.+~@-]*)+/?$`)
+var rsyncPath = regexp.MustCompile(`^(/[A-Za-z0-9_][A-Za-z0-9_.+~@-]*)+/?$`)
 
 // An rsyncURL is where a module is.
 type rsyncURL struct {
@@ -97,18 +97,29 @@ func (v *visit) rsync(raw string) Answer {
 		return Answer{Untested: true}
 	}
 	e.Remote = netip.AddrPortFrom(to, u.port).String()
-	list, err := v.listModule(u.at(to))
+	list, said, err := v.listModule(u.at(to))
 	v.mu.Lock()
 	v.o.Bytes += int64(len(list))
 	v.mu.Unlock()
 	if v.ctx.Err() != nil {
 		return Answer{Untested: true}
 	}
-	if err != nil {
-		e.Body = escape(list, maxEvidenceBody)
-		return fail(err)
+	return moduleAnswer(e, list, said, err)
+}
+
+// moduleAnswer says what came of listing a module. With an error, e is completed
+// and is part of the answer.
+func moduleAnswer(e *state.Evidence, list, said []byte, err error) Answer {
+	if err == nil {
+		return Answer{OK: true}
 	}
-	return Answer{OK: true}
+	e.Body = escape(list, maxEvidenceBody)
+	text := err.Error()
+	if said = bytes.TrimSpace(said); len(said) > 0 {
+		text += ": " + string(said)
+	}
+	e.Error = escape([]byte(text), maxEvidenceBody)
+	return Answer{Evidence: e}
 }
 
 // rsyncAddress returns an address of the host that may be connected to; the
@@ -133,33 +144,29 @@ func (v *visit) rsyncAddress(host string) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// listModule runs rsync. It returns the beginning of what was listed.
-func (v *visit) listModule(url string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(v.ctx, rsyncTimeout)
+// listModule runs rsync. It returns the beginning of what was listed, and of what
+// else was said.
+func (v *visit) listModule(url string) (list, said []byte, err error) {
+	ctx, cancel := context.WithTimeout(v.ctx, v.p.rsyncTimeout)
 	defer cancel()
-	list := &bounded{most: maxListing, full: cancel}
-	said := &bounded{most: 4 << 10, full: cancel}
+	out := &bounded{most: maxListing, full: cancel}
+	errs := &bounded{most: maxEvidenceBody, full: func() {}}
 	cmd := exec.CommandContext(ctx, v.p.rsync, "--list-only", "--no-motd", "--contimeout=10", "--timeout=15", "--", url)
-	// Nothing of ours but what it needs to run: variables could make it connect
-	// elsewhere, through a program of theirs, or with a password.
-	cmd.Env = []string{"PATH=/nonexistent", "LC_ALL=C", "HOME=/nonexistent"}
-	cmd.Stdout, cmd.Stderr = list, said
+	// Nothing of ours: variables could make it connect elsewhere, through a program
+	// of theirs, or with a password.
+	cmd.Env = []string{"PATH=/nonexistent", "HOME=/nonexistent", "LC_ALL=C"}
+	cmd.Stdout, cmd.Stderr = out, errs
 	cmd.WaitDelay = 2 * time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it has children
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	err := cmd.Run()
+	err = cmd.Run()
 	switch {
-	case list.over:
-		return list.b.Bytes(), nil // there is more than anybody wanted to know
-	case err == nil:
-		return list.b.Bytes(), nil
-	case ctx.Err() != nil && v.ctx.Err() == nil:
-		return list.b.Bytes(), fmt.Errorf("no whole listing within %v: %s", rsyncTimeout, bytes.TrimSpace(said.b.Bytes()))
+	case out.over:
+		err = nil // there is more than anybody wants to know
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = fmt.Errorf("no whole listing within %v", v.p.rsyncTimeout)
 	}
-	if text := bytes.TrimSpace(said.b.Bytes()); len(text) > 0 {
-		return list.b.Bytes(), fmt.Errorf("%s", text)
-	}
-	return list.b.Bytes(), err
+	return out.b.Bytes(), errs.b.Bytes(), err
 }
 
 // bounded keeps the beginning of what is written, and calls full at its end.
