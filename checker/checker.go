@@ -182,37 +182,37 @@ type FileSeen struct {
 // Settings are the keys of checker.yml. Durations are written as in Go: "15m".
 type Settings struct {
 	// Network is the network file (config.yml, version 3).
-	Network string
+	Network string `yaml:"network"`
 
 	// Origin are the base URLs or paths of tier0, in the order in which they are
 	// asked, by tree: "main", the name of an optional module, "vault".
-	Origin Origins
+	Origin Origins `yaml:"origin"`
 
 	// State is where verdicts are kept: dir:PATH, redis://…, redis+sentinel://….
-	State string
+	State string `yaml:"state"`
 
 	// Listen is the address of the checker's own listener; "" for none.
-	Listen string
+	Listen string `yaml:"listen"`
 
 	// Interval bounds how long a mirror is left alone. Default 15m, never more.
-	Interval time.Duration
+	Interval time.Duration `yaml:"interval"`
 
 	// Vantage names the place that this checker looks from. Default "".
-	Vantage string
+	Vantage string `yaml:"vantage"`
 
 	// PendingVersions are probed and not served: see `checker ready`.
-	PendingVersions []schema.Version
+	PendingVersions []schema.Version `yaml:"pending_versions"`
 
 	// Overrides is the file of administrators' decisions; "" for none.
-	Overrides string
+	Overrides string `yaml:"overrides"`
 
 	// ContactURL goes into the User-Agent of every request.
-	ContactURL string
+	ContactURL string `yaml:"contact_url"`
 
 	// SecretFile holds what the tokens of `checker token` are derived from; ""
 	// disables the hint.
-	SecretFile string
+	SecretFile string `yaml:"secret_file"`
 
 	// AllowPrivateAddresses is for test networks whose mirrors are on loopback.
-	AllowPrivateAddresses bool
+	AllowPrivateAddresses bool `yaml:"allow_private_addresses"`
 }

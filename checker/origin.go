@@ -38,6 +38,10 @@ const (
 	firstRetry = 2 * time.Second
 	lastRetry  = time.Hour
 
+	// publicationPause is what a publication that was seen is given to reach all
+	// repositories, before they are asked again.
+	publicationPause = 2 * time.Second
+
 	// maxPasses bounds how often one poll asks everything again because something
 	// has changed meanwhile.
 	maxPasses = 5
@@ -100,6 +104,7 @@ type Origin struct {
 	client *fetch.Client
 	tier0s []*tier0
 	files  *generationFiles
+	pause  time.Duration // publicationPause, but in tests
 
 	// Of the goroutine that polls.
 	keys      []*topic // repositories in the order of the network, then sets of images
@@ -196,7 +201,7 @@ func NewOrigin(opts OriginOptions) (*Origin, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	o := &Origin{
-		opts: opts, byKey: map[state.Key]*topic{}, images: map[state.Key]*ImageSet{}, files: newGenerationFiles(opts.Dir, opts.Log),
+		opts: opts, pause: publicationPause, byKey: map[state.Key]*topic{}, images: map[state.Key]*ImageSet{}, files: newGenerationFiles(opts.Dir, opts.Log),
 		// Where tier0 is, an administrator has said: it may well be on a private
 		// address.
 		client: fetch.New(fetch.Options{
@@ -426,7 +431,8 @@ func earlier(a, b time.Time) time.Time {
 //
 // One publication changes many keys, and whoever writes it may be half way. So
 // when anything has changed, all keys of that tree are asked again, until nothing
-// changes: what comes of that is one event.
+// changes, with a pause of two seconds after each new generation: what comes of
+// that is one event.
 //
 // Withdrawn is never set in what is returned: that is not Origin's to know. The
 // error is that of ctx; then nothing is returned, and what was found out comes
@@ -458,6 +464,7 @@ func (o *Origin) Poll(ctx context.Context, now time.Time) (map[state.Key]state.T
 		if err := o.ask(ctx, due, now); err != nil {
 			return nil, nil, err
 		}
+		adopted := len(o.published)
 		topics := map[*topic]bool{}
 		for _, l := range due {
 			asked[l], topics[l.of] = true, true
@@ -469,7 +476,13 @@ func (o *Origin) Poll(ctx context.Context, now time.Time) (map[state.Key]state.T
 				news[s.tree] = true
 			}
 		}
-		due = o.again(news)
+		if due = o.again(news); len(o.published) > adopted {
+			select {
+			case <-ctx.Done():
+				return nil, nil, ctx.Err()
+			case <-time.After(o.pause):
+			}
+		}
 	}
 	took := time.Since(start)
 	for l := range asked {
@@ -690,4 +703,17 @@ func (o *Origin) Look(ctx context.Context, k state.Key, accepted *state.Decision
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// Latest returns what of the generations that follow is the last one, nil if none
+// does.
+func Latest(seen []Serving) *state.Generation {
+	var latest *state.Generation
+	for i := range seen {
+		g := seen[i].Generation
+		if seen[i].Follows && (latest == nil || compareRevisions(g.Revision, g.Timestamp, latest.Revision, latest.Timestamp) > 0) {
+			latest = g
+		}
+	}
+	return latest
 }

@@ -121,6 +121,7 @@ func (w *originWorld) start() {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(o.Close)
+	o.pause = 0 // time is the test's
 	w.o = o
 }
 
@@ -524,8 +525,15 @@ func (w *originWorld) decide(verb string, k state.Key) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if g := seen[0].Generation; g != nil {
+	switch g := seen[0].Generation; {
+	case verb == state.Accept && g == nil:
+		return
+	case verb == state.Accept:
 		d.Generation = g.SHA256
+	case Latest(seen) != nil:
+		d.Generation = d.Instead // it is followed any moment
+	default:
+		d.Generation = tr.Generations[1].SHA256
 	}
 	w.decisions = append(slices.DeleteFunc(w.decisions, func(o state.Decision) bool { return o.Verb == verb && o.Key == k }), d)
 }
@@ -1024,6 +1032,15 @@ func TestExpire(t *testing.T) {
 	wantEvents(t, w.pass(time.Minute), "publish 9.8/baseos/x86_64", "override 9.8/baseos/x86_64: withdrawn")
 	w.wantRevisions(base9, "104", "103 expired", "102 expired", "101 expired", "100 expired")
 	w.wantRevisions(app9, "100")
+
+	// Whatever it is that follows: what was about to be published may be withdrawn
+	// itself, and replaced.
+	w.put(base9, map[string][]byte{"repodata/repomd.xml": testGeneration("105", "half")["repodata/repomd.xml"]})
+	w.decide(state.Expire, base9)
+	wantEvents(t, w.pass(30*time.Second))
+	w.publish(base9, "106")
+	wantEvents(t, w.pass(time.Minute), "publish 9.8/baseos/x86_64", "override 9.8/baseos/x86_64: withdrawn")
+	w.wantRevisions(base9, "106", "104 expired", "103 expired", "102 expired", "101 expired", "100 expired")
 }
 
 // Decisions that cannot be read stay as they were.

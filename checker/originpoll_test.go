@@ -24,15 +24,20 @@ type memory struct {
 	asked   map[string][]time.Time
 	whole   map[string]int // of asked, without a stamp
 	missing map[string]bool
-	broken  bool          // no answer comes
-	slow    time.Duration // what every answer takes
+	next    map[string]bool // what has a second generation
+	broken  bool            // no answer comes
+	slow    time.Duration   // what every answer takes
 }
 
 func (m *memory) read(ctx context.Context, path string, known stamp) reply {
 	m.mu.Lock()
 	m.asked[path] = append(m.asked[path], time.Now())
 	broken, slow, missing := m.broken, m.slow, m.missing[path]
-	unchanged := known.web.ETag != ""
+	revision := "100"
+	if m.next[path] {
+		revision = "101"
+	}
+	unchanged := known.web.ETag == revision
 	if !unchanged {
 		m.whole[path]++
 	}
@@ -46,9 +51,15 @@ func (m *memory) read(ctx context.Context, path string, known stamp) reply {
 		return reply{outcome: Missing, err: errors.New("not there"), evidence: none}
 	}
 	return reply{
-		outcome: Served, unchanged: unchanged, stamp: stamp{web: fetch.Validators{ETag: `"x"`}},
-		body: testGeneration("100", path)["repodata/repomd.xml"], evidence: none,
+		outcome: Served, unchanged: unchanged, stamp: stamp{web: fetch.Validators{ETag: revision}},
+		body: testGeneration(revision, path)["repodata/repomd.xml"], evidence: none,
 	}
+}
+
+func (m *memory) publish(path string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.next[path] = true
 }
 
 func (m *memory) size(context.Context, string) reply {
@@ -63,7 +74,7 @@ func inMemory(t *testing.T, opts OriginOptions) (*Origin, *memory) {
 		t.Fatal(err)
 	}
 	t.Cleanup(o.Close)
-	m := &memory{asked: map[string][]time.Time{}, whole: map[string]int{}, missing: map[string]bool{}}
+	m := &memory{asked: map[string][]time.Time{}, whole: map[string]int{}, missing: map[string]bool{}, next: map[string]bool{}}
 	for _, tier0 := range o.tier0s {
 		tier0.documents = m
 	}
@@ -193,6 +204,61 @@ func TestVaultIsNotHurried(t *testing.T) {
 			t.Errorf("after a restart %d repositories of the vault were asked for again", n)
 		}
 	})
+}
+
+// A publication that takes a while is one, and is not taken for granted for ever.
+func TestPublicationTakesAWhile(t *testing.T) {
+	n := parseNetwork(t, wideNetwork)
+	for _, tt := range []struct {
+		name         string
+		step         time.Duration // from one repository to the next
+		publications int
+	}{
+		{"within a second", 30 * time.Millisecond, 1},
+		{"within five", 150 * time.Millisecond, 1},
+		{"within five minutes", 10 * time.Second, 30},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, m := inMemory(t, OriginOptions{Network: n, Tier0s: Origins{"main": {"/main"}}})
+				if _, _, err := o.Poll(t.Context(), time.Now()); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer cancel()
+				var publisher sync.WaitGroup
+				publisher.Go(func() {
+					time.Sleep(time.Minute)
+					for _, k := range Keys(n) {
+						time.Sleep(tt.step)
+						m.publish(RepoURL("", n, k) + "repodata/repomd.xml")
+					}
+				})
+				publications := 0
+				keys := map[state.Key]int{}
+				run(ctx, t, o, func(_ map[state.Key]state.Truth, events []state.Event) {
+					for _, e := range events {
+						publications++
+						for _, k := range e.Keys {
+							keys[k]++
+						}
+					}
+				})
+				publisher.Wait()
+				if publications > tt.publications {
+					t.Errorf("told as %d publications, want %d at most", publications, tt.publications)
+				}
+				if len(keys) != 30 {
+					t.Errorf("told of %d repositories, want 30", len(keys))
+				}
+				for k, n := range keys {
+					if n != 1 {
+						t.Errorf("told of %s %d times", k, n)
+					}
+				}
+			})
+		})
+	}
 }
 
 // A tier0 that does not answer costs two waits a poll, however many repositories

@@ -80,19 +80,20 @@ func forget(t state.Truth, then time.Time) state.Truth {
 	return withGenerations(t, slices.Clone(t.Generations[:keep]))
 }
 
-// expire returns t after a decision: every generation that was followed by the one
-// it names is withdrawn. While that one is not known, there is nothing to do yet.
+// expire returns t after a decision: the generation that it names is withdrawn,
+// and every one that it followed. As long as that is the newest one, there is
+// nothing to do yet.
 func expire(t state.Truth, d *state.Decision) state.Truth {
 	if d == nil {
 		return t
 	}
-	at := slices.IndexFunc(t.Generations, func(g state.Generation) bool { return g.SHA256 == d.Generation })
-	if at < 0 || !slices.ContainsFunc(t.Generations[at+1:], func(g state.Generation) bool { return !g.Expired }) {
+	from := slices.IndexFunc(t.Generations, func(g state.Generation) bool { return g.SHA256 == d.Generation })
+	if from < 1 || !slices.ContainsFunc(t.Generations[from:], func(g state.Generation) bool { return !g.Expired }) {
 		return t
 	}
 	all := slices.Clone(t.Generations)
-	for i := range all[at+1:] {
-		all[at+1+i].Expired = true
+	for i := range all[from:] {
+		all[from+i].Expired = true
 	}
 	return withGenerations(t, all)
 }

@@ -13,8 +13,10 @@ type Decision struct {
 	Verb string `json:"verb"` // see the constants
 	Key  Key    `json:"key"`
 
-	// Generation is the sha256 of the repomd.xml that it is about. The daemon need
-	// not have seen it yet: the decision then waits for it.
+	// Generation is the sha256 of the repomd.xml that it is about: for Expire the
+	// last one that is withdrawn, for Accept the one that is believed. A decision
+	// waits for what it needs: that the last one to be withdrawn was followed by
+	// another, or that the one to be believed is there whole.
 	Generation Hash256 `json:"generation"`
 
 	// Instead is that of the newest generation when Accept was said; zero if there
@@ -24,6 +26,6 @@ type Decision struct {
 
 // What can be decided.
 const (
-	Expire = "expire" // withdraw every generation that Generation followed
+	Expire = "expire" // withdraw Generation, and every one that it followed
 	Accept = "accept" // believe Generation, whatever its revision says
 )
