@@ -70,6 +70,8 @@ func TestStatisticsOfWhatWasServed(t *testing.T) {
 	ask(12, "203.0.113.1", "/mirrorlist?repo=baseos-9.8&arch=aarch64&countme=1", libdnf, 200) // of the private mirror
 	ask(13, "10.1.2.3", "/isolist/9/x86_64", "", 200)
 	ask(11, "2001:db8:1::1", "/mirrorlist/9.7/baseos?countme=4&arch=x86_64", "curl", 200) // the vault
+	ask(16, "192.0.2.1", "/metalink/9/baseos?arch=aarch64&countme=3", libdnf, 200)
+	ask(10, "192.0.2.1", "/metalink/9.7/baseos?arch=aarch64", libdnf, 200)
 	ask(14, "nobody", "/mirrorlist/9/baseos", "", 200)
 	ask(50, "192.0.2.1", "/mirrorlist/80/baseos?countme=1", libdnf, 404)
 	ask(50, "192.0.2.1", "/mirrorlist/9/baseos?country=x&countme=1", libdnf, 400)
@@ -82,7 +84,7 @@ func TestStatisticsOfWhatWasServed(t *testing.T) {
 	got, total := counted(t, st.Server, stats.Lists, "country", "version", "repo", "arch")
 	want := map[string]uint64{
 		"DE 9.8 baseos x86_64": 70, "FR 9.8 appstream unnamed": 15, "JP 9.8 baseos aarch64": 12, "unknown 9.8 isos x86_64": 13,
-		"DE 9.7 baseos x86_64": 11, "unknown 9.8 baseos unnamed": 14,
+		"DE 9.7 baseos x86_64": 11, "unknown 9.8 baseos unnamed": 14, "DE 9.8 baseos aarch64": 16, "DE 9.7 baseos aarch64": 10,
 	}
 	compare := func(what string, got map[string]stats.Value, want map[string]uint64) {
 		t.Helper()
@@ -96,15 +98,16 @@ func TestStatisticsOfWhatWasServed(t *testing.T) {
 		}
 	}
 	compare("lists", got, want)
-	if total.Count != 135 {
-		t.Errorf("%d lists, want 135", total.Count)
+	if total.Count != 161 {
+		t.Errorf("%d lists, want 161", total.Count)
 	}
 	got, _ = counted(t, st.Server, stats.Countme, "version", "repo", "arch", "age", "variant", "system")
 	compare("systems", got, map[string]uint64{
 		"9.8 appstream unnamed 2 server aarch64": 15, "9.8 baseos aarch64 1 server aarch64": 12, "9.7 baseos x86_64 4 other other": 11,
+		"9.8 baseos aarch64 3 server aarch64": 16,
 	})
 	got, total = counted(t, st.Server, stats.Mirrors, "mirror")
-	if got[stats.Private].Count != 12 || got[stats.Vault].Count != 11 || total.Count != 135 || total.Bytes != 15*700+120*300 {
+	if got[stats.Private].Count != 12 || got[stats.Vault].Count != 21 || total.Count != 161 || total.Bytes != 15*700+146*300 {
 		t.Errorf("mirrors: %v of %v", got, total)
 	}
 	for name := range got {
@@ -230,6 +233,38 @@ func checkStatistics(t *testing.T, dir string, words ...string) (cells int) {
 		t.Fatal(err)
 	}
 	return cells
+}
+
+// Metrics have the last whole week and day of all nodes, and nothing of the
+// present ones.
+func TestStatisticsAsMetrics(t *testing.T) {
+	dir := newFiles(t, 2)
+	var clock atomic.Int64
+	clock.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).Unix()) // a Sunday
+	st := startIn(t, dir, func(o *Options) {
+		withStats(filepath.Join(dir, "stats"))(o)
+		o.Now = func() time.Time { return time.Unix(clock.Load(), 0) }
+	})
+	h, _ := st.Handlers()
+	for i := range 47 {
+		serveOne(h, "GET", "/mirrorlist/9/baseos?arch=x86_64&countme=1", fmt.Sprintf("192.0.2.%d:1", i/16*100), map[string]string{"User-Agent": "libdnf (AlmaLinux 9.8; kde; Linux.x86_64)"})
+	}
+	if err := st.recorder.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`meridian_mirrorlist_systems{repo="baseos",system="x86_64",version="9.8"} 47`,
+		`meridian_mirrorlist_lists_by_country{country="DE"} 32`, `meridian_mirrorlist_lists_by_country{country="FR"} 15`,
+	}
+	for _, over := range []bool{false, true} {
+		page, _ := st.get(st.admin + "/metrics")
+		for _, line := range want {
+			if strings.Contains(page, line) != over {
+				t.Errorf("the week is over: %v; the page has %s: %v", over, line, !over)
+			}
+		}
+		clock.Add(86400)
+	}
 }
 
 // Reloads replace tables, and what numbers mean in them, under requests that

@@ -71,6 +71,11 @@ func (s *Server) answerMetalink(c *gin.Context, t *Table, version, repo string, 
 		}
 	}
 	sc.body = t.appendMetalink(sc.body[:0], &q, vault, sc)
+	if vault != "" {
+		t.countVault(c.Request, q.slot, &p)
+	} else {
+		t.count(c.Request, q.slot, &p, sc) // as it is listed: proofs drop mirrors
+	}
 	declareLength(h, len(sc.body))
 	_, err := c.Writer.Write(sc.body)
 	scratches.Put(sc)

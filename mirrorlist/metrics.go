@@ -1,10 +1,14 @@
 package mirrorlist
 
 import (
+	"context"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"meridian/mirrorlist/stats"
 )
 
 // counts are what happened since the start, for metrics. Nothing in them is
@@ -38,8 +42,13 @@ var (
 	descFeedLen  = prometheus.NewDesc("meridian_mirrorlist_feed_entries", "Entries of a fetched list in use.", []string{"feed"}, nil)
 	descCert     = prometheus.NewDesc("meridian_mirrorlist_certificate_expiry_timestamp_seconds", "When the certificate that is served ends; absent without TLS.", nil, nil)
 	descHosts    = prometheus.NewDesc("meridian_mirrorlist_unresolved_hosts", "Hosts of mirrors whose last name look-up failed; the last good addresses are in use.", nil, nil)
+	descSystems  = prometheus.NewDesc("meridian_mirrorlist_systems", "Systems that were counted in the last whole week, by all nodes; absent without statistics.", []string{"version", "repo", "system"}, nil)
+	descCountry  = prometheus.NewDesc("meridian_mirrorlist_lists_by_country", "Lists of the last whole day, by all nodes; absent without statistics.", []string{"country"}, nil)
 	descFeedBad  = prometheus.NewDesc("meridian_mirrorlist_feed_failing", "1 while a list cannot be fetched or is refused.", []string{"feed"}, nil)
 )
+
+// statsTimeout bounds how long a scrape waits for the store of statistics.
+const statsTimeout = 2 * time.Second
 
 // collector shows a server's numbers. It reads the table in service, so that a
 // request pays for nothing but its counters.
@@ -49,7 +58,7 @@ type collector struct{ s *Server }
 func (s *Server) Collector() prometheus.Collector { return collector{s} }
 
 func (collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLists, descAnswers, descTiers, descEmpty, descMirrors, descLoaded, descBuilt, descSnapshot, descProblems, descFeedGood, descFeedLen, descFeedBad, descCert, descHosts} {
+	for _, d := range []*prometheus.Desc{descLists, descAnswers, descTiers, descEmpty, descMirrors, descLoaded, descBuilt, descSnapshot, descProblems, descFeedGood, descFeedLen, descFeedBad, descCert, descHosts, descSystems, descCountry} {
 		ch <- d
 	}
 }
@@ -91,6 +100,25 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	if cert := s.cert.Load(); cert != nil {
 		gauge(descCert, float64(cert.Leaf.NotAfter.Unix()))
+	}
+	if s.statistics != nil {
+		today := stats.DayOf(s.now())
+		week, yesterday := today.Monday()-7, today-1
+		for desc, q := range map[*prometheus.Desc]stats.Query{
+			descSystems: {Table: stats.Countme, From: week, To: week, By: []string{"version", "repo", "system"}},
+			descCountry: {Table: stats.Lists, From: yesterday, To: yesterday, By: []string{"country"}},
+		} {
+			// What is too small to be told apart is folded in what is read.
+			ctx, cancel := context.WithTimeout(context.Background(), statsTimeout)
+			res, err := s.statistics.Query(ctx, q)
+			cancel()
+			if err != nil {
+				continue // readiness says what is wrong with the store
+			}
+			for _, row := range res.Rows {
+				gauge(desc, float64(row.Count), row.Labels...)
+			}
+		}
 	}
 	for subject, texts := range st.Problems {
 		gauge(descProblems, float64(len(texts)), subject)
