@@ -148,7 +148,7 @@ func (k *keeper) firstFiles(ctx context.Context) (*files, error) {
 	defer tick.Stop()
 	// The listing is to be of the mirrors too, and only the network file tells
 	// where they are.
-	if network, _, err := schema.LoadNetwork(k.cfg.Network); err == nil {
+	if network, _, err := k.loadNetwork(); err == nil {
 		k.mirrorsDir = network.MirrorsDir
 	}
 	for try := 1; ; try++ {
@@ -272,6 +272,15 @@ type files struct {
 	faults     []error                   // of mirror files
 }
 
+// loadNetwork reads the network file. Options may have the mirrors elsewhere.
+func (k *keeper) loadNetwork() (*schema.Network, []schema.Problem, error) {
+	n, problems, err := schema.LoadNetwork(k.cfg.Network)
+	if err == nil && k.s.opts.MirrorsDir != "" {
+		n.MirrorsDir = k.s.opts.MirrorsDir
+	}
+	return n, problems, err
+}
+
 // readFiles reads the network file and the mirrors. A bad network file keeps the
 // old one; a bad mirror file keeps the last good form of that mirror. With an
 // error, which says that the mirrors could not be read at all, there may be files
@@ -279,7 +288,7 @@ type files struct {
 // is watched.
 func (k *keeper) readFiles() (*files, error) {
 	f := new(files)
-	network, problems, err := schema.LoadNetwork(k.cfg.Network)
+	network, problems, err := k.loadNetwork()
 	switch {
 	case err == nil:
 		f.network, f.networkErr = network, errorsOf(problems)
@@ -668,10 +677,7 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 	if !wait {
 		return nil
 	}
-	o := newOrders(g.db.Places(), func(i int) (site, bool) {
-		s := g.siteOf(uint32(i))
-		return s, s.country != [2]byte{}
-	}, g.seats)
+	o := g.newOrders()
 	k.orders, k.ordKey = o, key
 	if k.cache == "" {
 		return o

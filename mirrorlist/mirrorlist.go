@@ -272,6 +272,10 @@ type Options struct {
 	// ConfigFile is what ReadConfig reads. A change of it is a reason to reload.
 	ConfigFile string
 
+	// MirrorsDir has the files of the mirrors, instead of what the network file
+	// names.
+	MirrorsDir string
+
 	// Compile makes the snapshot out of the database mmdb, in a process of its
 	// own if memory matters. Nil: in this one.
 	Compile func(ctx context.Context, mmdb, out string) error

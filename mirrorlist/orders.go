@@ -132,6 +132,14 @@ func newOrders(n int, sites func(i int) (site, bool), seats []seat) *orders {
 	return o
 }
 
+// newOrders computes the orders of all places of the database.
+func (g *geometry) newOrders() *orders {
+	return newOrders(g.db.Places(), func(i int) (site, bool) {
+		s := g.siteOf(uint32(i))
+		return s, s.country != [2]byte{}
+	}, g.seats)
+}
+
 // appendOrder appends the order of one site; r has room for the rank of each
 // seat.
 func appendOrder(out []uint16, s site, seats []seat, r []uint8) []uint16 {

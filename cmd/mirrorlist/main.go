@@ -23,11 +23,13 @@ import (
 )
 
 const usage = `usage:
-    mirrorlist serve   -config mirrorlist.yml [-check] [-v]
-    mirrorlist explain -config mirrorlist.yml [-ip ADDR] [-arch ARCH]
-                       [-protocol http|https] [-country CC]
-                       [-user-agent TEXT] [-json] VERSION/REPO
-    mirrorlist geo     DATABASE.mmdb SNAPSHOT
+    mirrorlist serve    -config mirrorlist.yml [-check] [-v]
+    mirrorlist explain  -config mirrorlist.yml [-ip ADDR] [-arch ARCH]
+                        [-protocol http|https] [-country CC]
+                        [-user-agent TEXT] [-json] VERSION/REPO
+    mirrorlist stats    -config mirrorlist.yml [-h for more]
+    mirrorlist simulate -config mirrorlist.yml -clients FILE [-h for more]
+    mirrorlist geo      DATABASE.mmdb SNAPSHOT
 
 serve is the daemon. Its settings are in one YAML file; SIGHUP reads all files
 again, and so does POST /-/reload. With -check it reads them once, says what is
@@ -36,6 +38,9 @@ wrong, and exits.
 explain prints which mirrors a client at ADDR is given for a repository, in
 order, and why every other mirror is not among them. It reads the same files as
 the daemon and decides with the same code.
+
+stats sums up what was counted. simulate says what each mirror would be sent, and
+what a change of mirrors.d does to that. Each has a help text of its own.
 
 geo compiles a geolocation database of MaxMind or IPinfo into the form that
 serve maps. serve does this by itself, in a child process.
@@ -56,10 +61,14 @@ func run(ctx context.Context, env daemon.Env) error {
 		return serve(ctx, env, args)
 	case "explain":
 		return explain(ctx, env, args)
+	case "stats":
+		return showStats(ctx, env, args)
+	case "simulate":
+		return simulate(ctx, env, args)
 	case "geo":
 		return compile(args)
 	}
-	return daemon.Misuse("unknown command %q: write serve, explain or geo", verb)
+	return daemon.Misuse("unknown command %q: write serve, explain, stats, simulate or geo", verb)
 }
 
 // readConfig reads a settings file.

@@ -10,6 +10,7 @@ package geo
 import (
 	"encoding/binary"
 	"errors"
+	"iter"
 	"net/netip"
 	"runtime"
 	"sync/atomic"
@@ -103,6 +104,33 @@ func (db *DB) Locate(i uint32) (country [2]byte, lat, lon float64, ok bool) {
 	country, lat, lon, ok = r.country, r.lat, r.lon, r.located != 0
 	runtime.KeepAlive(db)
 	return country, lat, lon, ok
+}
+
+// A Span is a range of IPv4 addresses, as numbers, that are in one place.
+type Span struct {
+	First, Last uint32
+	Place       uint32
+}
+
+// Spans returns all ranges of IPv4 addresses that are in a place, in ascending
+// order.
+func (db *DB) Spans() iter.Seq[Span] {
+	return func(yield func(Span) bool) {
+		if !db.HasLocation() {
+			return
+		}
+		defer runtime.KeepAlive(db)
+		r := db.location
+		for i, place := range r.value4 {
+			last := ^uint32(0)
+			if i+1 < len(r.start4) {
+				last = r.start4[i+1] - 1
+			}
+			if place != none && !yield(Span{r.start4[i], last, place}) {
+				return
+			}
+		}
+	}
 }
 
 // Places returns how many places there are; their numbers count from 0.
