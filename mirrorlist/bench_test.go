@@ -75,7 +75,7 @@ repos:
 		fmt.Fprintf(&b, "  - {name: %s, path: %s/$basearch/os/}\n", strings.ToLower(name), name)
 	}
 	n, problems := schema.ParseNetwork("network.yml", []byte(b.String()))
-	if len(errorsOf(problems)) > 0 {
+	if slices.ContainsFunc(problems, func(p schema.Problem) bool { return p.Error }) {
 		panic(fmt.Sprint(problems))
 	}
 	return n

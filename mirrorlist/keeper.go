@@ -39,9 +39,9 @@ type keeper struct {
 	log *slog.Logger
 
 	in       inputs
-	good     map[string]*schema.Mirror // the last good form, by file
-	problems map[string][]string       // what is wrong now, by subject
-	seen     listing                   // what the inputs were read from
+	tree     *schema.Tree        // the network and its mirrors, nil before the first
+	problems map[string][]string // what is wrong now, by subject
+	seen     schema.Listing      // what the inputs were read from
 	loaded   time.Time
 	restart  []string // settings whose new values need a restart, in the log already
 
@@ -53,7 +53,7 @@ type keeper struct {
 	// What is known of files that are not at rest: how often they were looked at,
 	// the listing of the last time, and who waits for them.
 	looks  int
-	before listing
+	before schema.Listing
 	asked  []reloadRequest
 	idle   chan []reloadRequest // those whose feeds were fetched
 	wg     sync.WaitGroup       // who fetches them
@@ -81,11 +81,11 @@ type drawsFor struct {
 
 type geoFile struct {
 	db   *geo.DB // nil as long as none was good
-	from listing
+	from schema.Listing
 
 	// The state of the file that was refused last, and why: it is not compiled
 	// twice to find out the same.
-	refused listing
+	refused schema.Listing
 	err     error
 }
 
@@ -102,8 +102,8 @@ const maxGone = 0.3
 func newKeeper(s *Server) *keeper {
 	k := &keeper{
 		s: s, cfg: s.opts.Config, log: s.log,
-		good: map[string]*schema.Mirror{}, problems: map[string][]string{},
-		geo: map[string]geoFile{}, changed: make(chan struct{}, 1), idle: make(chan []reloadRequest),
+		problems: map[string][]string{},
+		geo:      map[string]geoFile{}, changed: make(chan struct{}, 1), idle: make(chan []reloadRequest),
 	}
 	k.in.served = map[state.Key]*atomic.Uint64{}
 	return k
@@ -143,7 +143,7 @@ func (k *keeper) start(ctx context.Context) error {
 
 // firstFiles reads network and mirrors for the first time, and waits a little for
 // who is writing them.
-func (k *keeper) firstFiles(ctx context.Context) (*files, error) {
+func (k *keeper) firstFiles(ctx context.Context) (*schema.Tree, error) {
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
 	// The listing is to be of the mirrors too, and only the network file tells
@@ -152,9 +152,9 @@ func (k *keeper) firstFiles(ctx context.Context) (*files, error) {
 		k.mirrorsDir = network.MirrorsDir
 	}
 	for try := 1; ; try++ {
-		before, lock := list(k.paths()), gitLock(k.paths())
+		before, lock := schema.List(k.paths()), schema.GitLock(k.paths())
 		found, err := k.readFiles()
-		if k.seen = list(k.paths()); lock == "" && (err != nil || k.seen == before) {
+		if k.seen = schema.List(k.paths()); lock == "" && (err != nil || k.seen == before) {
 			return found, err
 		}
 		if try >= startTries {
@@ -263,15 +263,6 @@ func secretOf(data []byte) uint64 {
 	return binary.LittleEndian.Uint64(sum[:])
 }
 
-// files are the network and mirror files as they were read, before anybody has
-// decided to use them.
-type files struct {
-	network    *schema.Network
-	networkErr []error                   // when it is the old one: why
-	mirrors    map[string]*schema.Mirror // by file
-	faults     []error                   // of mirror files
-}
-
 // loadNetwork reads the network file. Options may have the mirrors elsewhere.
 func (k *keeper) loadNetwork() (*schema.Network, []schema.Problem, error) {
 	n, problems, err := schema.LoadNetwork(k.cfg.Network)
@@ -281,117 +272,58 @@ func (k *keeper) loadNetwork() (*schema.Network, []schema.Problem, error) {
 	return n, problems, err
 }
 
-// readFiles reads the network file and the mirrors. A bad network file keeps the
-// old one; a bad mirror file keeps the last good form of that mirror. With an
-// error, which says that the mirrors could not be read at all, there may be files
-// nevertheless: they tell of the network. It changes nothing but which directory
-// is watched.
-func (k *keeper) readFiles() (*files, error) {
-	f := new(files)
-	network, problems, err := k.loadNetwork()
-	switch {
-	case err == nil:
-		f.network, f.networkErr = network, errorsOf(problems)
-	case k.in.network == nil:
-		return nil, err
-	default:
-		f.network, f.networkErr = k.in.network, []error{err}
+// readFiles reads the network file and the mirrors, as [schema.ReadTree] does. It
+// changes nothing but which directory is watched.
+func (k *keeper) readFiles() (*schema.Tree, error) {
+	t, err := schema.ReadTree(k.cfg.Network, k.s.opts.MirrorsDir, k.tree)
+	if t != nil {
+		k.mirrorsDir = t.Network.MirrorsDir
 	}
-	k.mirrorsDir = f.network.MirrorsDir
-	list, problems, err := schema.LoadMirrors(f.network.MirrorsDir)
-	if err != nil {
-		return f, err
-	}
-	f.faults = errorsOf(problems)
-	f.mirrors = make(map[string]*schema.Mirror, len(list))
-	for _, m := range list {
-		f.mirrors[m.File] = m
-	}
-	for file, m := range k.good {
-		if f.mirrors[file] == nil {
-			if _, err := os.Stat(filepath.Join(f.network.MirrorsDir, file)); err == nil {
-				f.mirrors[file] = m // bad now
-			}
-		}
-	}
-	return f, nil
+	return t, err
 }
 
 // take puts files in use. It refuses them if too many mirrors are gone, unless it
 // is forced.
-func (k *keeper) take(f *files, force bool) error {
-	network, good, faults := f.network, f.mirrors, f.faults
-	k.problem("network", f.networkErr...)
-	// By file, so that of two mirrors with one name the same one always wins.
-	var mirrors []*schema.Mirror
-	names := map[string]string{}
-	for _, file := range slices.Sorted(maps.Keys(good)) {
-		m := good[file]
-		if other := names[m.Name]; other != "" {
-			faults = append(faults, fmt.Errorf("%s: the name %q is that of %s; give each mirror a name of its own", file, m.Name, other))
-			continue
-		}
-		if !network.Offers(m) {
-			faults = append(faults, fmt.Errorf("%s: address: none of the protocols that the network requires; add one of %s", file, strings.Join(network.RequiredProtocols, ", ")))
-			continue
-		}
-		names[m.Name] = file
-		mirrors = append(mirrors, m)
-	}
-	if len(mirrors) > maxMirrors {
-		err := fmt.Errorf("mirrorlist: %d mirrors are more than %d", len(mirrors), maxMirrors)
-		k.problem("mirrors", append(faults, err)...)
+func (k *keeper) take(t *schema.Tree, force bool) error {
+	k.problem("network", t.NetworkFaults...)
+	if len(t.Mirrors) > maxMirrors {
+		err := fmt.Errorf("mirrorlist: %d mirrors are more than %d", len(t.Mirrors), maxMirrors)
+		k.problem("mirrors", append(t.MirrorFaults, err)...)
 		return err
 	}
-	k.problem("mirrors", faults...)
-	slices.SortFunc(mirrors, func(a, b *schema.Mirror) int { return strings.Compare(a.Name, b.Name) })
-	gone := 0
-	for _, m := range k.in.mirrors {
-		if names[m.Name] == "" {
-			gone++
+	k.problem("mirrors", t.MirrorFaults...)
+	if k.tree != nil {
+		if gone := t.Gone(k.tree); !force && float64(gone) > maxGone*float64(len(k.tree.Mirrors)) {
+			err := fmt.Errorf("%d of %d mirrors are gone at once: if that is meant, ask for a reload (SIGHUP, or POST /-/reload)", gone, len(k.tree.Mirrors))
+			k.problem("removed mirrors", err)
+			return err
 		}
-	}
-	if !force && float64(gone) > maxGone*float64(len(k.in.mirrors)) {
-		err := fmt.Errorf("%d of %d mirrors are gone at once: if that is meant, ask for a reload (SIGHUP, or POST /-/reload)", gone, len(k.in.mirrors))
-		k.problem("removed mirrors", err)
-		return err
 	}
 	k.problem("removed mirrors")
 	var useless []error
 	for _, name := range k.in.fallback {
-		i, ok := slices.BinarySearchFunc(mirrors, name, func(m *schema.Mirror, name string) int { return strings.Compare(m.Name, name) })
+		i, ok := slices.BinarySearchFunc(t.Mirrors, name, func(m *schema.Mirror, name string) int { return strings.Compare(m.Name, name) })
 		switch {
 		case !ok:
-			useless = append(useless, fmt.Errorf("fallback_mirrors: no mirror is called %q; write a name from %s", name, network.MirrorsDir))
-		case mirrors[i].Private || mirrors[i].CloudType != "":
+			useless = append(useless, fmt.Errorf("fallback_mirrors: no mirror is called %q; write a name from %s", name, t.Network.MirrorsDir))
+		case t.Mirrors[i].Private || t.Mirrors[i].CloudType != "":
 			useless = append(useless, fmt.Errorf("fallback_mirrors: %s is private or inside a cloud, and is never listed to everybody; write the name of a public mirror", name))
 		}
 	}
 	k.problem("fallback_mirrors", useless...)
 	if k.cfg.SecretFile == "" {
-		if k.in.network == nil {
+		if k.tree == nil {
 			k.log.Warn("no secret_file: whoever knows the network can tell every client's order")
 		}
-		k.in.secret = secretOf([]byte(network.VaultMirror + fmt.Sprint(network.Versions)))
+		k.in.secret = secretOf([]byte(t.Network.VaultMirror + fmt.Sprint(t.Network.Versions)))
 	}
-	k.good, k.in.network, k.in.mirrors = good, network, mirrors
+	k.tree, k.in.network, k.in.mirrors = t, t.Network, t.Mirrors
 	k.loaded = k.s.now()
 	return nil
 }
 
 // maxMirrors is what a mirror's number can count, with room for its sets.
 const maxMirrors = 1 << 14
-
-// errorsOf returns the problems that cost something, as errors.
-func errorsOf(ps []schema.Problem) []error {
-	var out []error
-	for _, p := range ps {
-		if p.Error {
-			out = append(out, errors.New(p.String()))
-		}
-	}
-	return out
-}
 
 // readGeo opens the databases, and compiles those that are new. One that is bad
 // keeps its old form; again tries one that was refused before.
@@ -434,7 +366,7 @@ func (k *keeper) database(ctx context.Context, path string, again bool) (*geo.DB
 	if _, err := os.Stat(path); err != nil {
 		return have.db, err
 	}
-	from := list([]string{path})
+	from := schema.List([]string{path})
 	switch {
 	case have.db != nil && have.from == from:
 		return have.db, nil
@@ -456,7 +388,7 @@ func (k *keeper) database(ctx context.Context, path string, again bool) (*geo.DB
 
 // compiled opens the snapshot of a database in one state of its file. It is made
 // when there is none, or none that can be used.
-func (k *keeper) compiled(ctx context.Context, path string, from listing) (*geo.DB, error) {
+func (k *keeper) compiled(ctx context.Context, path string, from schema.Listing) (*geo.DB, error) {
 	dir := k.cache
 	if dir == "" {
 		// Mapped, the snapshot needs no name.
@@ -829,7 +761,7 @@ func (k *keeper) watch(w *fsnotify.Watcher, before []string) []string {
 // are equal, git holds no lock in a work tree around them, and both are still so
 // after they were read. It reports whether another look is needed.
 func (k *keeper) look(ctx context.Context) (again bool) {
-	now, lock := list(k.paths()), gitLock(k.paths())
+	now, lock := schema.List(k.paths()), schema.GitLock(k.paths())
 	if now == k.seen && lock == "" && len(k.asked) == 0 {
 		k.looks = 0
 		k.problem("files")
@@ -841,7 +773,7 @@ func (k *keeper) look(ctx context.Context) (again bool) {
 	if rests {
 		k.readSettings()
 		found, err := k.readFiles()
-		if k.before = list(k.paths()); k.before == now && gitLock(k.paths()) == "" {
+		if k.before = schema.List(k.paths()); k.before == now && schema.GitLock(k.paths()) == "" {
 			k.looks = 0
 			k.seen = now
 			k.reload(ctx, found, err)
@@ -858,7 +790,7 @@ func (k *keeper) look(ctx context.Context) (again bool) {
 }
 
 // reload puts what was read in use, as far as it is good, and reads all else.
-func (k *keeper) reload(ctx context.Context, found *files, err error) {
+func (k *keeper) reload(ctx context.Context, found *schema.Tree, err error) {
 	asked := k.asked
 	k.asked = nil
 	k.problem("files")
@@ -867,7 +799,7 @@ func (k *keeper) reload(ctx context.Context, found *files, err error) {
 	case err == nil:
 		err = k.take(found, force)
 	case found != nil:
-		k.problem("network", found.networkErr...)
+		k.problem("network", found.NetworkFaults...)
 		k.problem("mirrors", err)
 	}
 	k.problem("secret_file", k.readSecret())
