@@ -10,16 +10,20 @@ import (
 )
 
 const usage = `usage:
+    syncer run -config syncer.yml [-check] [-v]
+    syncer once -config syncer.yml [flags] [TREE...]
     syncer publish [flags] SRC DEST...
     syncer rollback [flags] DEST...
     syncer manifest [-format compact|fedora] [-o FILE] [-previous FILE] TREE
     syncer verify [-sample N] [-manifest FILE] [-json] TREE
 
-publish makes tier0 serve a tree, in an order in which no reader finds metadata
-whose files are missing. rollback returns to what was published before.
-manifest lists everything in TREE with sizes, times and checksums. verify
-compares TREE with such a list, by default the one that was published with it,
-and ends with status 1 when they differ. "syncer VERB -h" says more.
+run is the daemon of a mirror: it keeps trees as their upstreams publish them.
+once does so once. publish makes tier0 serve a tree, in an order in which no
+reader finds metadata whose files are missing. rollback returns to what was
+published before. manifest lists everything in TREE with sizes, times and
+checksums. verify compares TREE with such a list, by default the one that was
+published with it, and ends with status 1 when they differ. "syncer VERB -h" says
+more.
 
     syncer verify -sample 1000 .
 `
@@ -32,6 +36,10 @@ func run(ctx context.Context, env daemon.Env) error {
 		return err
 	}
 	switch verb {
+	case "run":
+		return follow(ctx, env, args)
+	case "once":
+		return once(ctx, env, args)
 	case "publish", "rollback":
 		return publish(ctx, env, verb, args)
 	case "manifest":

@@ -99,8 +99,8 @@ func publish(ctx context.Context, env daemon.Env, verb string, args []string) er
 	if job.Grace < 0 || job.Rsync.Timeout < 0 {
 		return daemon.Misuse("a duration is negative; write one like 60h")
 	}
-	if job.Rsync.Protocol != 0 && (job.Rsync.Protocol < 30 || job.Rsync.Protocol > 32) {
-		return daemon.Misuse("-protocol %d: rsync 3 speaks 30, 31 and 32", job.Rsync.Protocol)
+	if err := syncer.CheckProtocol(job.Rsync.Protocol); err != nil {
+		return daemon.Misuse("-protocol %v", err)
 	}
 	if *network != "" {
 		if job.Grace != 0 {
@@ -155,6 +155,18 @@ func printReport(w io.Writer, r *syncer.Report, asJSON bool) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(r)
 	}
+	printRepos(w, r)
+	for _, d := range r.Dests {
+		for _, n := range d.Notes {
+			fmt.Fprintf(w, "%s: %s\n", d.Dest, n)
+		}
+		printChanges(w, d.Dest, d, r.DryRun)
+	}
+	return nil
+}
+
+// printRepos says which repositories are switched.
+func printRepos(w io.Writer, r *syncer.Report) {
 	for _, c := range r.Repos {
 		from := c.From
 		if from == "" {
@@ -162,20 +174,18 @@ func printReport(w io.Writer, r *syncer.Report, asJSON bool) error {
 		}
 		fmt.Fprintf(w, "%s: revision %s -> %s\n", c.Path, from, c.To)
 	}
-	for _, d := range r.Dests {
-		for _, n := range d.Notes {
-			fmt.Fprintf(w, "%s: %s\n", d.Dest, n)
-		}
-		switch {
-		case d.Current:
-			fmt.Fprintf(w, "%s: generation %d, which is current\n", d.Dest, d.Generation)
-			continue
-		case r.DryRun:
-			fmt.Fprintf(w, "%s: would be generation %d", d.Dest, d.Generation)
-		default:
-			fmt.Fprintf(w, "%s: generation %d", d.Dest, d.Generation)
-		}
-		fmt.Fprintf(w, ": %d added, %d changed, %d bytes; %d retired, %d deleted\n", d.Added, d.Changed, d.Bytes, d.Retired, d.Deleted)
+}
+
+// printChanges says what changed, or would, in a tree.
+func printChanges(w io.Writer, name string, d syncer.DestReport, dry bool) {
+	switch {
+	case d.Current:
+		fmt.Fprintf(w, "%s: generation %d, which is current\n", name, d.Generation)
+		return
+	case dry:
+		fmt.Fprintf(w, "%s: would be generation %d", name, d.Generation)
+	default:
+		fmt.Fprintf(w, "%s: generation %d", name, d.Generation)
 	}
-	return nil
+	fmt.Fprintf(w, ": %d added, %d changed, %d bytes; %d retired, %d deleted\n", d.Added, d.Changed, d.Bytes, d.Retired, d.Deleted)
 }

@@ -179,7 +179,7 @@ func (f Family) suffix() string { return [...]string{"", "4", "6"}[f] }
 type Request struct {
 	URL string
 
-	// Method is "GET" unless it says "HEAD".
+	// Method is "GET" unless it says otherwise. Requests have no body.
 	Method string
 
 	// Header holds what is sent beside the client's own header.
