@@ -870,6 +870,12 @@ var httpDifferences = map[string]httpDifference{
 		}
 		return want(a, 404, ctPlain)
 	},
+	"metalink": func(_ *Server, r recordedRequest, a reply) error {
+		if r.name != "metalink" {
+			return notThis
+		}
+		return want(a, 400, ctPlain)
+	},
 	"query-form": func(s *Server, r recordedRequest, a reply) error {
 		switch r.name {
 		case "legacy-query":
