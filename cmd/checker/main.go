@@ -14,6 +14,9 @@ const usage = `usage:
     checker origin -config checker.yml [-format text|json] [KEY...]
     checker origin -config checker.yml expire KEY...
     checker origin -config checker.yml accept KEY...
+    checker ready  -config checker.yml [-min SHARE] [-missing] [-format text|json]
+                   VERSION
+    checker token  -config checker.yml MIRROR...
 
 lint reads files of mirrors.d and prints what is wrong with them, one problem a
 line, errors first: what is wrong; what to write instead. Without FILE it reads
@@ -42,6 +45,14 @@ They ask tier0 themselves, and write down which file they have seen; a checker
 that runs, here or elsewhere, acts on it within seconds. The exit status is 1
 when one of KEY cannot be decided.
 
+ready prints how much of the network carries each repository of a version, which
+may be one of pending_versions, by number of mirrors and by bandwidth, and for
+each continent. The exit status is 1 while the origin lacks one, or fewer than
+SHARE (default 0.6) of a continent's bandwidth have it.
+
+token prints what the operator of a mirror sends with the hint that it has
+synced: POST /api/v1/mirrors/MIRROR/synced, Authorization: Bearer TOKEN.
+
 examples:
     checker lint -network network.yml mirrors.d/mirror.example.org.yml
     checker origin -config checker.yml expire '9/*/x86_64'
@@ -59,6 +70,10 @@ func run(ctx context.Context, env daemon.Env) error {
 		return lint(env, args)
 	case "origin":
 		return origin(ctx, env, args)
+	case "ready":
+		return ready(ctx, env, args)
+	case "token":
+		return token(env, args)
 	}
 	return daemon.Misuse("unknown command %q; checker -h lists them", verb)
 }
