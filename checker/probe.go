@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,13 @@ type Plan struct {
 	// Closure are files that repodata of a generation names: see [SamplePackages]
 	// and [MetadataPlan].
 	Closure []FilePlan
+
+	// Own is for who looks at a mirror without knowing what the files of its
+	// generations are: of each of Keys, the files that the mirror's own repomd.xml
+	// names are asked for their size. Of Sample of the repositories, chosen at
+	// random, some files are compared with their checksums besides.
+	Own    bool
+	Sample int
 
 	// Scheme that Keys, ISOs and Closure are asked over: "http" or "https". "" is
 	// http where the mirror has it. Another one takes its place when this visit
@@ -92,6 +100,10 @@ type ProbeOptions struct {
 
 	// RootCAs replace the system's certificate authorities unless nil.
 	RootCAs *x509.CertPool
+
+	// Asking is called before each request, unless nil: for those who wait and
+	// watch. It may be called by several goroutines at a time.
+	Asking func(method, url string)
 
 	// Dial and Lookup replace the network for tests, as in [fetch.Options].
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
@@ -149,7 +161,7 @@ func (p *Prober) Close() { p.client.CloseIdleConnections() }
 // Visit asks m for what plan says. What goes wrong is in the Observation. When
 // ctx ends, what was not answered yet is absent from it.
 func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observation {
-	v := &visit{p: p, ctx: ctx, m: m, plan: plan, scheme: plan.Scheme, trouble: map[string]int{}, o: &Observation{
+	v := &visit{p: p, ctx: ctx, m: m, plan: plan, scheme: plan.Scheme, trouble: map[string]int{}, own: map[state.Key][]repodata.Data{}, o: &Observation{
 		Mirror: m.Name, At: time.Now(), Vantage: p.opts.Vantage,
 		Keys: map[state.Key]KeySeen{},
 	}}
@@ -162,7 +174,8 @@ func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observ
 	v.time()
 	v.keys()
 	v.images()
-	v.closure()
+	v.closure(plan.Closure)
+	v.sample()
 	return v.o
 }
 
@@ -179,6 +192,10 @@ type visit struct {
 	mu      sync.Mutex // guards the rest
 	o       *Observation
 	trouble map[string]int // costly failures by base URL
+
+	// own is what files of the mirror say that there is: CHECKSUM of sets of
+	// images, and when Plan.Own says so repomd.xml.
+	own map[state.Key][]repodata.Data
 }
 
 // base returns the URL of the tree that ver is in, "" when m has none.
@@ -210,6 +227,9 @@ func (v *visit) take() bool {
 func (v *visit) ask(r fetch.Request) *answer {
 	if r.Header == nil {
 		r.Header = noCache
+	}
+	if v.p.opts.Asking != nil {
+		v.p.opts.Asking(cmp.Or(r.Method, http.MethodGet), r.URL)
 	}
 	a := request(v.ctx, v.p.client, r)
 	v.mu.Lock()
@@ -259,6 +279,9 @@ func (v *visit) keys() {
 		}
 	})
 	v.files(v.plan.Keys, func(k *KeyPlan, seen KeySeen) []repodata.Data {
+		if v.plan.Own {
+			return v.own[k.Key]
+		}
 		if seen.Outcome != Served || seen.SHA256 != k.Newest {
 			return nil
 		}
@@ -293,12 +316,29 @@ func (v *visit) note(k *KeyPlan, base string, s *sight) {
 		v.trouble[base]++
 	}
 	v.o.Keys[k.Key] = s.KeySeen
+	if v.plan.Own && k.Key.Repo != isos && s.Outcome == Served {
+		v.own[k.Key] = s.metadata()
+	}
 }
 
 // A sight is a document that was asked for.
 type sight struct {
 	KeySeen
 	answer *answer
+}
+
+// metadata returns the files that a repomd.xml names, those that every client
+// needs first.
+func (s *sight) metadata() []repodata.Data {
+	md, err := repodata.ReadRepomd(bytes.NewReader(s.answer.resp.Body))
+	if err != nil {
+		return nil // it was read before
+	}
+	needed := []string{"other", "filelists", "primary"}
+	slices.SortStableFunc(md.Data, func(a, b repodata.Data) int {
+		return cmp.Compare(slices.Index(needed, b.Type), slices.Index(needed, a.Type))
+	})
+	return md.Data
 }
 
 // repomd asks for a repomd.xml and reads it. It returns nil when the visit was

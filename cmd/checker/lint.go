@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -170,6 +169,11 @@ type jsonProblem struct {
 }
 
 func printJSON(w io.Writer, problems []schema.Problem) error {
+	return writeJSON(w, jsonProblems(problems))
+}
+
+// jsonProblems returns a list that is never null.
+func jsonProblems(problems []schema.Problem) []jsonProblem {
 	list := []jsonProblem{}
 	for _, p := range problems {
 		severity := "warning"
@@ -178,8 +182,5 @@ func printJSON(w io.Writer, problems []schema.Problem) error {
 		}
 		list = append(list, jsonProblem{p.File, p.Line, p.Path, severity, p.Text, p.Remedy})
 	}
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
-	out.SetIndent("", "  ")
-	return out.Encode(list)
+	return list
 }

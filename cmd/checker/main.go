@@ -1,6 +1,7 @@
 // The checker command looks at the mirrors of a network and at its origin. lint
-// reads what operators write and opens no connection; origin shows what is
-// believed of tier0, and keeps what administrators decide about it.
+// reads what operators write and opens no connection; probe visits the mirrors as
+// well; origin shows what is believed of tier0, and keeps what administrators
+// decide about it.
 package main
 
 import (
@@ -11,6 +12,8 @@ import (
 
 const usage = `usage:
     checker lint [-network FILE] [-format text|github|json] [FILE...]
+    checker probe [-network FILE] [-origin URL|DIR | -config checker.yml]
+                  [-format text|json] FILE...
     checker origin -config checker.yml [-format text|json] [KEY...]
     checker origin -config checker.yml expire KEY...
     checker origin -config checker.yml accept KEY...
@@ -31,6 +34,18 @@ connection.
 
 The exit status is 1 when there is an error: something that the server will not
 use. Warnings do not change it.
+
+probe also visits the mirrors of FILE, once, and prints what is wrong with them:
+each way to them, certificate, repositories, images, some files. Each trouble is
+told with the request that shows it, as a line to paste, and with what to do. The
+exit status is 1 when something failed: the network should wait with the mirror.
+
+    -network FILE   says what a mirror has (default network.yml)
+    -origin URL     tier0, as a URL or a directory: what the mirror has is compared
+                    with it. Without, only with what the mirror says of itself.
+    -config FILE    the settings of a checker, which name both
+    -format text    for people (default); json has every check and all evidence
+    -allow-private-addresses   for mirrors of a test network
 
 origin prints what tier0 was seen to publish of each repository, and what of it
 is not believed and why. KEY is VERSION/REPO/ARCH; * stands for anything, and so
@@ -55,6 +70,7 @@ synced: POST /api/v1/mirrors/MIRROR/synced, Authorization: Bearer TOKEN.
 
 examples:
     checker lint -network network.yml mirrors.d/mirror.example.org.yml
+    checker probe -origin https://tier0.example.org/ mirrors.d/mirror.example.org.yml
     checker origin -config checker.yml expire '9/*/x86_64'
 `
 
@@ -68,6 +84,8 @@ func run(ctx context.Context, env daemon.Env) error {
 	switch verb {
 	case "lint":
 		return lint(env, args)
+	case "probe":
+		return probe(ctx, env, args)
 	case "origin":
 		return origin(ctx, env, args)
 	case "ready":
