@@ -420,7 +420,7 @@ func (e *examiner) images() {
 				Evidence: seen.Evidence,
 			})
 		default:
-			e.pass(group, k.String(), "%s", count(seen.FilesAsked, "image has", "images have")+" the right size")
+			e.pass(group, k.String(), "%s", count(seen.FilesAsked, "image is there", "images are there"))
 		}
 	}
 }

@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"meridian/builder/repodata"
 	"meridian/checker/state"
 	"meridian/internal/fetch"
@@ -159,7 +157,8 @@ func NewProber(opts ProbeOptions) *Prober {
 func (p *Prober) Close() { p.client.CloseIdleConnections() }
 
 // Visit asks m for what plan says. What goes wrong is in the Observation. When
-// ctx ends, what was not answered yet is absent from it.
+// ctx ends, what was not answered yet is absent from it. A mirror that answers
+// slowly, but does, is asked on: how long a visit may take is for ctx to say.
 func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observation {
 	v := &visit{p: p, ctx: ctx, m: m, plan: plan, scheme: plan.Scheme, trouble: map[string]int{}, own: map[state.Key][]repodata.Data{}, o: &Observation{
 		Mirror: m.Name, At: time.Now(), Vantage: p.opts.Vantage,
@@ -213,13 +212,18 @@ func (v *visit) over(a schema.Address) string {
 func (v *visit) take() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	ok := v.ctx.Err() == nil &&
-		(v.plan.Budget == 0 || v.o.Requests < v.plan.Budget) &&
-		v.o.Bytes < cmp.Or(v.plan.Bytes, visitBytes)
+	ok := v.affordable()
 	if ok {
 		v.o.Requests++
 	}
 	return ok
+}
+
+// affordable tells whether the budget has room, to who holds the lock.
+func (v *visit) affordable() bool {
+	return v.ctx.Err() == nil &&
+		(v.plan.Budget == 0 || v.o.Requests < v.plan.Budget) &&
+		v.o.Bytes < cmp.Or(v.plan.Bytes, visitBytes)
 }
 
 // ask makes a request that was booked. It returns nil when the visit was ended
@@ -245,18 +249,29 @@ func (v *visit) ask(r fetch.Request) *answer {
 // each calls f for the numbers below n, in order and two at a time, with a request
 // booked for each.
 func (v *visit) each(n int, f func(int)) {
-	var g errgroup.Group
-	g.SetLimit(2)
-	for i := range n {
-		if !v.take() {
-			break
-		}
-		g.Go(func() error {
+	next := 0 // guarded by v.mu
+	work := func() {
+		for {
+			v.mu.Lock()
+			i := next
+			more := i < n && v.affordable()
+			if more {
+				v.o.Requests++
+				next++
+			}
+			v.mu.Unlock()
+			if !more {
+				return
+			}
 			f(i)
-			return nil
-		})
+		}
 	}
-	g.Wait()
+	var other sync.WaitGroup
+	if n > 1 {
+		other.Go(work)
+	}
+	work()
+	other.Wait()
 }
 
 // keys asks for what the sentinel is not, and then for the files of what is new.
