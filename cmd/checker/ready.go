@@ -17,6 +17,20 @@ import (
 	"meridian/schema"
 )
 
+const readyUsage = `usage:
+    checker ready -config checker.yml [-min SHARE] [-missing] [-format text|json]
+                  VERSION
+
+ready prints how much of the network carries each repository of a version, which
+may be one of pending_versions, by number of mirrors and by bandwidth, and for
+each continent. The exit status is 1 while the origin lacks one, or fewer than
+SHARE (default 0.6) of a continent's bandwidth have it.
+
+    -missing   name the mirrors that lack something too
+
+    checker ready -config checker.yml 9.9
+`
+
 // ready prints how much of the network carries a version, and fails while that is
 // not enough.
 func ready(ctx context.Context, env daemon.Env, args []string) error {
@@ -25,7 +39,7 @@ func ready(ctx context.Context, env daemon.Env, args []string) error {
 	least := flags.Float64("min", 0.6, "")
 	missing := flags.Bool("missing", false, "")
 	format := flags.String("format", "text", "")
-	args, err := parseArgs(flags, args)
+	args, err := parseArgs(flags, args, readyUsage)
 	if err != nil {
 		return err
 	}

@@ -10,12 +10,26 @@ import (
 	"meridian/cmd/internal/daemon"
 )
 
+const tokenUsage = `usage:
+    checker token -config checker.yml MIRROR...
+
+token prints what the operator of a mirror sends with the hint that it has
+synced, to the listener of the checker:
+
+    curl -X POST -H "Authorization: Bearer TOKEN" \
+        https://checker.example.org/api/v1/mirrors/MIRROR/synced
+
+The mirror is then visited within seconds. A hint is all that it is: what the
+mirror serves decides. Tokens are derived from secret_file; a new secret makes
+all of them void.
+`
+
 // token prints what operators of mirrors send with the hint that they have
 // synced.
 func token(env daemon.Env, args []string) error {
 	flags := flag.NewFlagSet("token", flag.ContinueOnError)
 	config := flags.String("config", "", "")
-	names, err := parseArgs(flags, args)
+	names, err := parseArgs(flags, args, tokenUsage)
 	if err != nil {
 		return err
 	}
