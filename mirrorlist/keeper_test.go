@@ -85,7 +85,7 @@ func (l *lockedLog) String() string {
 
 // newFiles writes the small network with n mirrors into a directory, which it
 // returns.
-func newFiles(t *testing.T, n int) string {
+func newFiles(t testing.TB, n int) string {
 	t.Helper()
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "network.yml"), networkYAML)

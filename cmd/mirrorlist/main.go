@@ -1,5 +1,6 @@
-// Command mirrorlist answers dnf and zypper with lists of mirrors, and explains
-// them. It reads the network and mirror files and writes nothing but its cache.
+// Command mirrorlist answers dnf and zypper with lists of mirrors, explains them,
+// and shows what they do to the load of each mirror. It reads the network and
+// mirror files and writes nothing but its cache and statistics.
 package main
 
 import (
