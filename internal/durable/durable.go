@@ -42,40 +42,86 @@ func Write(path string, perm fs.FileMode, fill func(io.Writer) error) (err error
 	if err != nil {
 		return fmt.Errorf("durable: %w", err)
 	}
-	renamed := false
+	s := &Staged{tmp: tmp.Name(), path: path}
+	done := false
 	defer func() {
-		if !renamed { // an error, or a panic in fill
+		if !done { // an error, or a panic in fill
 			tmp.Close()
-			os.Remove(tmp.Name())
-		}
-		if err != nil {
-			err = fmt.Errorf("durable: write %s: %w", path, err)
+			s.Discard()
 		}
 	}()
+	if err := complete(tmp, perm, fill); err != nil {
+		return fmt.Errorf("durable: write %s: %w", path, err)
+	}
+	done = true
+	return s.Commit()
+}
 
-	buf := bufio.NewWriterSize(tmp, 256<<10)
+// A Staged file is complete and on disk, but not in its place yet.
+type Staged struct{ tmp, path string }
+
+// Stage writes what shall replace path into the file tmp of the same file
+// system, over what tmp held. [Staged.Commit] then moves it into place, and
+// fails if somebody has removed tmp meanwhile: whoever takes over from a writer
+// that may be asleep removes what that one has staged, and so keeps it from
+// waking up to overwrite what is newer.
+func Stage(tmp, path string, perm fs.FileMode, fill func(io.Writer) error) (*Staged, error) {
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("durable: %w", err)
+	}
+	s := &Staged{tmp: tmp, path: path}
+	done := false
+	defer func() {
+		if !done {
+			f.Close()
+			s.Discard()
+		}
+	}()
+	if err := complete(f, perm, fill); err != nil {
+		return nil, fmt.Errorf("durable: write %s: %w", path, err)
+	}
+	done = true
+	return s, nil
+}
+
+// complete fills f, puts it on disk and closes it.
+func complete(f *os.File, perm fs.FileMode, fill func(io.Writer) error) error {
+	buf := bufio.NewWriterSize(f, 256<<10)
 	if err := fill(buf); err != nil {
 		return err
 	}
 	if err := buf.Flush(); err != nil {
 		return err
 	}
-	if err := tmp.Chmod(perm); err != nil {
+	if err := f.Chmod(perm); err != nil {
 		return err
 	}
-	if err := tmp.Sync(); err != nil {
+	if err := f.Sync(); err != nil {
 		return err
 	}
 	// Some file systems report a full disk or a spent quota only here.
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	renamed = true
-	return syncDir(dir)
+	return f.Close()
 }
+
+// Commit puts the file in its place. The error is fs.ErrNotExist, wrapped, if
+// what was staged is gone. As of [Write], an error of the very last step leaves
+// the new content where readers see it.
+func (s *Staged) Commit() error {
+	err := os.Rename(s.tmp, s.path)
+	if err != nil {
+		s.Discard()
+	} else {
+		err = syncDir(filepath.Dir(s.path))
+	}
+	if err != nil {
+		return fmt.Errorf("durable: write %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// Discard removes what was staged, if it was not committed.
+func (s *Staged) Discard() { os.Remove(s.tmp) }
 
 // SyncDir makes the names in dir survive a crash: what was created, renamed or
 // removed there before the call.
