@@ -538,11 +538,14 @@ func (o *Origin) ask(ctx context.Context, looks []*look, now time.Time) error {
 	for _, l := range looks {
 		byTier0[l.tier0] = append(byTier0[l.tier0], l)
 	}
-	var all sync.WaitGroup
+	var g errgroup.Group
 	for _, looks := range byTier0 {
-		all.Go(func() { askOne(ctx, looks, now) })
+		g.Go(func() error {
+			askOne(ctx, looks, now)
+			return nil
+		})
 	}
-	all.Wait()
+	g.Wait()
 	return ctx.Err()
 }
 

@@ -239,7 +239,7 @@ func benchTable(tb testing.TB, n int) *Table {
 		tb.Fatal(err)
 	}
 	t := &Table{
-		geometry: g, orders: k.ordersOf(g, true), draws: draws(nil).next(benchNow, g.names, g.bandwidth, in.secret),
+		geometry: g, orders: k.ordersOf(g, true), draws: draws(nil).next(benchNow, g.names, g.weights, in.secret),
 		findings: newFindings(g, in.snap, true, time.Time{}),
 		fallback: newSet(n), limit: 10, secret: in.secret, now: benchNow, date: []string{benchNow.UTC().Format(http.TimeFormat)},
 		tally: stats.NewTally(statsLayout(g, &Config{})),
@@ -547,7 +547,11 @@ func BenchmarkSwap(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	run("dir", state.NewDir(dir), func(i int) {
+	reader, err := state.OpenReader("dir:"+dir, state.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	run("dir", reader, func(i int) {
 		// A file of its own each time, as a checker renames it into place.
 		next := filepath.Join(dir, "next")
 		if err := errors.Join(os.Link(filepath.Join(dir, fmt.Sprint(i%2)), next), os.Rename(next, filepath.Join(dir, "snapshot.json"))); err != nil {

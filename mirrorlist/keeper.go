@@ -69,6 +69,7 @@ type keeper struct {
 
 	running bool          // tables are renewed
 	changed chan struct{} // a feed or an address is new
+	found   chan struct{} // the findings are other ones
 }
 
 // drawsFor remembers what draws were made from.
@@ -103,7 +104,7 @@ func newKeeper(s *Server) *keeper {
 	k := &keeper{
 		s: s, cfg: s.opts.Config, log: s.log,
 		problems: map[string][]string{},
-		geo:      map[string]geoFile{}, changed: make(chan struct{}, 1), idle: make(chan []reloadRequest),
+		geo:      map[string]geoFile{}, changed: make(chan struct{}, 1), found: make(chan struct{}, 1), idle: make(chan []reloadRequest),
 	}
 	k.in.served = map[state.Key]*atomic.Uint64{}
 	return k
@@ -114,10 +115,12 @@ func (k *keeper) start(ctx context.Context) error {
 	k.openCache()
 	k.feeds = newKeptFeeds(&k.cfg, k.cache, k.log, k.changed)
 	k.source = k.s.opts.Source
-	if k.source == nil {
-		if dir, ok := strings.CutPrefix(k.cfg.State, "dir:"); ok {
-			k.source = state.NewDir(dir)
+	if k.source == nil && k.cfg.State != "" {
+		reader, err := state.OpenReader(k.cfg.State, state.Options{})
+		if err != nil {
+			return fmt.Errorf("mirrorlist: state: %w", err)
 		}
+		k.source = reader
 	}
 	k.configure()
 	if err := k.readSecret(); err != nil {
@@ -486,25 +489,25 @@ func (k *keeper) readHosts() {
 	k.in.hosts = k.resolver.addrs()
 }
 
-// readState loads the newest findings, and reports whether they changed. Those of
-// a source that has lost them stay until they are too old: they tell who was
-// proven to lie.
+// readState takes the newest findings, and reports whether they changed. Those of
+// a source that has lost them, or is away, stay until they are too old: they tell
+// who was proven to lie.
 func (k *keeper) readState(ctx context.Context) (changed bool) {
 	if k.source == nil {
 		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
+	defer cancel()
 	snap, err := k.source.Load(ctx)
-	if errors.Is(err, state.ErrNoSnapshot) && k.in.snap == nil {
-		snap, err = nil, nil // nothing has been checked yet: list every mirror
+	if errors.Is(err, state.ErrNoSnapshot) && snap == nil && k.in.snap == nil {
+		err = nil // nothing has been checked yet: list every mirror
 	}
-	if err != nil {
-		k.problem("state", err)
+	k.problem("state", err)
+	if snap == nil || snap == k.in.snap {
 		return false
 	}
-	k.problem("state")
-	changed = snap != k.in.snap
 	k.in.snap = snap
-	return changed
+	return true
 }
 
 // build makes a table of the inputs and puts it in service. Without wait it may
@@ -541,6 +544,11 @@ func (k *keeper) serve(t *Table) {
 		// Formatting a time for each answer costs more than the whole decision.
 		t.date = []string{now.UTC().Format(http.TimeFormat)}
 	}
+	if d := &k.draws; d.secret != t.secret || !slices.Equal(d.names, t.names) || !slices.Equal(d.weights, t.weights) {
+		*d = drawsFor{names: t.names, weights: t.weights, secret: t.secret}
+	}
+	k.draws.draws = k.draws.next(now, t.names, t.weights, t.secret)
+	t.draws = k.draws.draws
 	old := k.s.table.Load()
 	live := k.in.snap != nil && now.Sub(k.in.snap.Taken) < k.in.maxAge
 	if old != nil && old.geometry == t.geometry && old.snap == k.in.snap && old.live == live && (old.until.IsZero() || now.Before(old.until)) {
@@ -548,11 +556,6 @@ func (k *keeper) serve(t *Table) {
 	} else {
 		t.findings = newFindings(t.geometry, k.in.snap, live, now)
 	}
-	if d := &k.draws; d.secret != t.secret || !slices.Equal(d.names, t.names) || !slices.Equal(d.weights, t.weights) {
-		*d = drawsFor{names: t.names, weights: t.weights, secret: t.secret}
-	}
-	k.draws.draws = k.draws.next(now, t.names, t.weights, t.secret)
-	t.draws = k.draws.draws
 	if k.in.snap != nil && !live {
 		k.problem("state age", fmt.Errorf("findings are of %s: every health is unknown", k.in.snap.Taken.Format(time.RFC3339)))
 	} else {
@@ -646,6 +649,10 @@ func (k *keeper) savedOrders(path string, key uint64, g *geometry) *orders {
 const (
 	pollFiles = 30 * time.Second
 	pollState = 2 * time.Second
+
+	// stateTimeout is for how long findings are waited for while nobody follows
+	// them: at a start.
+	stateTimeout = 5 * time.Second
 )
 
 // run keeps the table up to date until ctx ends.
@@ -655,6 +662,19 @@ func (k *keeper) run(ctx context.Context) error {
 	k.feeds.run(ctx)
 	defer k.feeds.wait()
 	g.Go(func() error { return k.resolver.run(ctx, k.changed) })
+	if reader, ok := k.source.(*state.Reader); ok {
+		// Nothing here waits for a Redis that is slow or away.
+		g.Go(func() error {
+			defer reader.Close()
+			reader.Follow(ctx, func() {
+				select {
+				case k.found <- struct{}{}:
+				default:
+				}
+			})
+			return nil
+		})
+	}
 	g.Go(func() error {
 		defer k.wg.Wait()
 		return k.loop(ctx)
@@ -723,7 +743,10 @@ func (k *keeper) loop(ctx context.Context) error {
 			}
 			last = time.Now()
 			watched = k.watch(watcher, watched)
-		case <-states.C:
+		case <-k.found:
+			k.readState(ctx)
+			k.refresh()
+		case <-states.C: // the time, too, changes what is known
 			k.readState(ctx)
 			k.refresh()
 		case <-k.changed:

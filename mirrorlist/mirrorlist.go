@@ -3,9 +3,8 @@
 // and what a checker has found out (checker/state), and serves lists, the
 // reasons for them, and what is known of the network.
 //
-// It never contacts a mirror, writes nothing but its cache and counts that are
-// nobody's (mirrorlist/stats), and never makes a client wait for anything but the
-// answer.
+// It never contacts a mirror, never writes state, and never makes a client wait
+// for anything but the answer.
 package mirrorlist
 
 import (
@@ -55,8 +54,9 @@ type Config struct {
 	// FallbackMirrors are names of mirrors to list when no mirror may be.
 	FallbackMirrors []string `yaml:"fallback_mirrors"`
 
-	// State is where a checker keeps its findings: dir:PATH. Default none: every
-	// mirror's health is Unknown, which is listed.
+	// State is where a checker keeps its findings: dir:PATH, redis://HOST:PORT/DB,
+	// redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB. Default none: every mirror's
+	// health is Unknown, which is listed.
 	State string `yaml:"state"`
 
 	// StateMaxAge is the age from which findings are no longer believed, except
@@ -207,8 +207,10 @@ func (c *Config) check() error {
 	case c.StateMaxAge < time.Minute:
 		bad("state_max_age: %s is too short; write 1m or more", c.StateMaxAge)
 	}
-	if c.State != "" && !strings.HasPrefix(c.State, "dir:") {
-		bad("state: %q cannot be read by this release; write dir:PATH, or leave it out", c.State)
+	if c.State != "" {
+		if err := state.CheckURL(c.State); err != nil { // which quotes no password
+			bad("state: %w; or leave it out", err)
+		}
 	}
 	if c.Stats != "" {
 		if _, err := stats.Open(c.Stats); err != nil {
@@ -256,7 +258,8 @@ func parseNetwork(s string) (netip.Prefix, error) {
 }
 
 // A Source has the findings of a checker. It returns state.ErrNoSnapshot until
-// there are any, and the same pointer as long as nothing has changed.
+// there are any, and the same pointer as long as nothing has changed. A snapshot
+// beside an error is the last good one.
 type Source interface {
 	Load(ctx context.Context) (*state.Snapshot, error)
 }
@@ -326,10 +329,6 @@ func (t Timeouts) withDefaults() Timeouts {
 		Drain:  cmp.Or(t.Drain, drainTimeout),
 	}
 }
-
-// lastFlush bounds how long a stop waits for the store of statistics: with what it
-// waits for requests, less than a service manager does.
-const lastFlush = 5 * time.Second
 
 // maxHeader bounds the header of a request, in bytes.
 const maxHeader = 16 << 10
@@ -460,9 +459,7 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 	err = g.Wait()
 	if s.recorder != nil {
 		// The last request has been answered, and counted.
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
-		defer cancel()
-		if err := s.recorder.Close(last); err != nil {
+		if err := s.recorder.Close(context.WithoutCancel(ctx)); err != nil {
 			s.log.Error("the last counts are lost", "err", err)
 		}
 	}

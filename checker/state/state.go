@@ -56,13 +56,17 @@ func (h Health) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
 // UnmarshalText reads a name. One that a newer release has added reads as
 // Unknown, so that a rolling upgrade never empties a list.
 func (h *Health) UnmarshalText(text []byte) error {
-	*h = Unknown
+	*h = healthNamed(string(text))
+	return nil
+}
+
+func healthNamed(text string) Health {
 	for i, name := range healthNames {
-		if name == string(text) {
-			*h = Health(i)
+		if name == text {
+			return Health(i)
 		}
 	}
-	return nil
+	return Unknown
 }
 
 // Key names one repository as a client sees it.
@@ -454,5 +458,6 @@ type Change struct {
 	Taken   time.Time
 	Mirrors map[string]*Status // those that changed; nil removes one
 	Truth   map[Key]Truth      // those that changed
+	Forget  []Key              // whose truth is to be forgotten
 	Events  []Event            // for the history, oldest first
 }

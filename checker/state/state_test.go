@@ -120,7 +120,7 @@ func TestSnapshotOfThisRelease(t *testing.T) {
 	if !bytes.Equal(data, golden) {
 		t.Errorf("a snapshot is written as\n%s\nwant, as in %s,\n%s", data, path, golden)
 	}
-	got, err := NewDir("testdata").Load(t.Context())
+	got, err := reader(t, "testdata").Load(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
