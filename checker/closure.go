@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -16,8 +17,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -72,8 +75,7 @@ func (f *FilePlan) whole() bool {
 }
 
 // closure compares files with what is known of them.
-func (v *visit) closure() {
-	plans := v.plan.Closure
+func (v *visit) closure(plans []FilePlan) {
 	v.each(len(plans), func(i int) {
 		f := &plans[i]
 		base := v.base(f.Key.Version)
@@ -108,7 +110,7 @@ func (v *visit) wholeFile(url string, f *FilePlan) *FileSeen {
 	h := newHash(f.Checksum.Type)
 	n := new(counter)
 	// Room for a byte too many: it says that the file is longer.
-	a := v.ask(fetch.Request{URL: url, To: io.MultiWriter(h, n), MaxBytes: f.Size + 1})
+	a := v.ask(fetch.Request{URL: url, To: io.MultiWriter(h, n), MaxBytes: f.Size + 1, Timeout: timeFor(f.Size)})
 	if a == nil {
 		return nil
 	}
@@ -129,6 +131,92 @@ func (v *visit) wholeFile(url string, f *FilePlan) *FileSeen {
 	}
 	seen.Evidence = a.evidence(v.p.opts.Vantage, nil)
 	return seen
+}
+
+// timeFor is how long a file of some bytes may take.
+func timeFor(bytes int64) time.Duration {
+	const slowest = 64 << 10 // bytes a second
+	return probeTimeout + time.Duration(max(0, bytes)/slowest)*time.Second
+}
+
+// sample compares files of some repositories, chosen at random, by what the
+// mirror itself says of them.
+func (v *visit) sample() {
+	if v.plan.Sample == 0 {
+		return
+	}
+	rnd := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	var served []state.Key
+	for _, k := range v.plan.Keys {
+		if len(v.own[k.Key]) > 0 {
+			served = append(served, k.Key)
+		}
+	}
+	rnd.Shuffle(len(served), func(i, j int) { served[i], served[j] = served[j], served[i] })
+	for _, k := range served[:min(v.plan.Sample, len(served))] {
+		files := v.own[k]
+		primary := slices.IndexFunc(files, func(d repodata.Data) bool { return d.Type == "primary" })
+		if primary < 0 {
+			continue
+		}
+		plans := v.samplePrimary(k, &files[primary], rnd)
+		if d := &files[rnd.IntN(len(files))]; d.Type != "primary" {
+			plans = append(plans, MetadataPlan(k, d))
+		}
+		v.closure(plans)
+	}
+}
+
+// samplePrimary reads the list of packages of a repository, which is one file that
+// is compared, and returns packages at random that are more.
+func (v *visit) samplePrimary(k state.Key, d *repodata.Data, rnd *rand.Rand) []FilePlan {
+	if d.Size > MaxMetadata || newHash(d.Checksum.Type) == nil || !v.take() {
+		return nil
+	}
+	type result struct {
+		sample []FilePlan
+		err    error
+	}
+	from, to := io.Pipe()
+	done := make(chan result)
+	go func() {
+		sample, err := SamplePackages(from, k, d, 8, rnd)
+		from.CloseWithError(err)
+		done <- result{sample, err}
+	}()
+	a := v.ask(fetch.Request{
+		URL: RepoURL(v.base(k.Version), v.plan.Network, k) + d.Location,
+		To:  to, MaxBytes: MaxMetadata, Timeout: timeFor(d.Size),
+	})
+	if a == nil {
+		to.CloseWithError(context.Canceled)
+		<-done
+		return nil
+	}
+	to.CloseWithError(a.err)
+	r := <-done
+	if errors.Is(r.err, errPacked) {
+		return []FilePlan{MetadataPlan(k, d)}
+	}
+	seen := FileSeen{Key: k, Path: d.Location, Outcome: a.outcome, Content: true}
+	if r.err != nil && (a.outcome == Served || errors.Is(a.err, r.err)) {
+		seen.Outcome, seen.Wrong = Served, r.err.Error()
+		seen.Evidence = a.evidence(v.p.opts.Vantage, r.err)
+	} else if a.outcome != Served {
+		seen.Evidence = a.evidence(v.p.opts.Vantage, nil)
+	}
+	v.o.Files = append(v.o.Files, seen)
+	// Those that can be read whole say more.
+	slices.SortStableFunc(r.sample, func(a, b FilePlan) int {
+		switch {
+		case a.whole() == b.whole():
+			return 0
+		case a.whole():
+			return -1
+		}
+		return 1
+	})
+	return r.sample[:min(2, len(r.sample))]
 }
 
 // part compares some bytes in the middle of a file, whose size is right.
@@ -247,8 +335,11 @@ func decompress(r io.Reader, name string) (io.ReadCloser, error) {
 	case ".xml":
 		return io.NopCloser(r), nil
 	}
-	return nil, fmt.Errorf("%q is not compressed in a way that can be read here: gz or zst", path.Ext(name))
+	return nil, fmt.Errorf("%q: %w", path.Ext(name), errPacked)
 }
+
+// errPacked is about a list that nobody here can read; clients may.
+var errPacked = errors.New("it is not compressed in a way that can be read here: gz or zst")
 
 // readPackages calls f for each package of a list that is below the repository.
 // It keeps nothing else of the list.

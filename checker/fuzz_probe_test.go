@@ -51,6 +51,8 @@ func FuzzAnswer(f *testing.F) {
 		}})
 		defer served.Wait()
 		defer p.Close()
+		plan := plan
+		plan.Own, plan.Sample = len(data)%2 == 0, 2
 		o := p.Visit(t.Context(), m, plan)
 		// Each request may be redirected three times.
 		if o.Requests > plan.Budget+6 || o.Bytes > int64(o.Requests*(len(data)+64<<10)) {

@@ -85,10 +85,10 @@ func (l *look) judgeImages() *finding {
 	case l.at.IsZero(), l.reply.outcome == Missing:
 		return nil // not every version has images
 	case l.reply.outcome == Garbage && !l.reply.broken:
-		return &finding{isGarbage, fmt.Sprintf("what %s serves is no %s: %v", base, checksumFile, l.reply.err),
+		return &finding{isGarbage, fmt.Sprintf("what %s serves is no %s: %s", base, checksumFile, told(l.reply.err.Error())),
 			"write a line for each image: SHA256 (NAME) = DIGITS", l.reply.proof()}
 	case l.reply.outcome == Served && l.lacks != nil:
-		return &finding{isIncomplete, fmt.Sprintf("the list of images at %s is wrong: %v", base, l.lacks),
+		return &finding{isIncomplete, fmt.Sprintf("the list of images at %s is wrong: %s", base, told(l.lacks.Error())),
 			"copy the image, or take it out of " + checksumFile, l.proof}
 	}
 	return l.unheard()

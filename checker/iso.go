@@ -2,11 +2,14 @@ package checker
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
+	"time"
 
 	"meridian/builder/repodata"
 	"meridian/checker/state"
@@ -31,7 +34,6 @@ func (v *visit) images() {
 			sets = append(sets, k)
 		}
 	}
-	own := make(map[state.Key][]repodata.Data) // what the mirror's own CHECKSUM says
 	v.each(len(sets), func(i int) {
 		k := &sets[i]
 		base := v.base(k.Key.Version)
@@ -43,7 +45,7 @@ func (v *visit) images() {
 			images, err := readChecksums(body)
 			v.mu.Lock()
 			defer v.mu.Unlock()
-			own[k.Key] = images
+			v.own[k.Key] = images
 			return err
 		})
 		if s != nil {
@@ -55,7 +57,7 @@ func (v *visit) images() {
 		case seen.Outcome != Served:
 			return nil
 		case k.Files == nil:
-			return own[k.Key]
+			return v.own[k.Key]
 		}
 		return k.Files
 	})
@@ -115,4 +117,12 @@ func readChecksums(body []byte) ([]repodata.Data, error) {
 		return nil, errors.New(checksumFile + ": names no files")
 	}
 	return files, nil
+}
+
+// readImageList reads a CHECKSUM as if it were a generation.
+func readImageList(body []byte, seen time.Time) (state.Generation, error) {
+	if _, err := readChecksums(body); err != nil {
+		return state.Generation{}, err
+	}
+	return state.Generation{Size: int64(len(body)), SHA256: sha256.Sum256(body), SHA512: sha512.Sum512(body), FirstSeen: seen}, nil
 }

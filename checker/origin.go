@@ -538,14 +538,11 @@ func (o *Origin) ask(ctx context.Context, looks []*look, now time.Time) error {
 	for _, l := range looks {
 		byTier0[l.tier0] = append(byTier0[l.tier0], l)
 	}
-	var g errgroup.Group
+	var all sync.WaitGroup
 	for _, looks := range byTier0 {
-		g.Go(func() error {
-			askOne(ctx, looks, now)
-			return nil
-		})
+		all.Go(func() { askOne(ctx, looks, now) })
 	}
-	g.Wait()
+	all.Wait()
 	return ctx.Err()
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode"
 
 	"meridian/checker/state"
 	"meridian/internal/fetch"
@@ -199,8 +200,8 @@ func TestVaultIsNotHurried(t *testing.T) {
 		}
 		opts.Known = known
 		o, m = inMemory(t, opts)
-		poll(time.Second + time.Millisecond)
-		if n := vault(); n > 1 {
+		poll(15 * time.Minute)
+		if n := vault(); n > 2 { // those whose moment of the day it is
 			t.Errorf("after a restart %d repositories of the vault were asked for again", n)
 		}
 	})
@@ -457,3 +458,74 @@ func TestPollThatIsInterrupted(t *testing.T) {
 	wantEvents(t, w.pass(time.Second), "publish 9.8/baseos/x86_64")
 	w.wantProblem(base9, "")
 }
+
+// Whatever a tier0 serves as its next repomd.xml is believed when it can be read,
+// follows the last one, and nothing else; it is told in a line that people can
+// read, and what is believed can be stored.
+func FuzzAdoption(f *testing.F) {
+	for _, seed := range []map[string][]byte{testGeneration("101", "x"), testGeneration("99", "x"), testGeneration("100", "x"), testGeneration("spring", "x")} {
+		f.Add(seed["repodata/repomd.xml"])
+	}
+	f.Add([]byte("<html>parked</html>"))
+	f.Add([]byte("<repomd><revision>\n102 \n</revision><data type='primary'><checksum type='md5'>d41d8cd98f00b204e9800998ecf8427e</checksum><location href='a'/><timestamp>1.5</timestamp></data></repomd>"))
+	f.Add([]byte("&\x01\x02;<repomd/>"))
+	n := parseNetwork(f, originNetwork)
+	first := testGeneration("100", "first")["repodata/repomd.xml"]
+	known, _, err := readGeneration(first, time.Time{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		o, err := NewOrigin(OriginOptions{Network: n, Tier0s: Origins{"main": {"/main"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.pause = 0
+		now := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+		served := &document{text: first}
+		o.tier0s[0].documents = served
+		if _, _, err := o.Poll(t.Context(), now); err != nil {
+			t.Fatal(err)
+		}
+		served.text = text
+		now = now.Add(2 * time.Minute)
+		changed, _, err := o.Poll(t.Context(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, _, unreadable := readGeneration(text, now)
+		follows := unreadable == nil && compareRevisions(g.Revision, g.Timestamp, known.Revision, known.Timestamp) > 0
+		tr, ok := changed[base9]
+		switch {
+		case g.SHA256 == known.SHA256 && unreadable == nil:
+			if ok {
+				t.Errorf("the same file again changed what is believed: %+v", tr)
+			}
+			return
+		case !ok:
+			t.Fatal("what is served went unnoticed")
+		case follows != (tr.Newest().SHA256 == g.SHA256) || follows != (len(tr.Generations) == 2):
+			t.Errorf("believed are %+v; what is served follows: %v", tr.Generations, follows)
+		case follows != (tr.Problem == nil):
+			t.Errorf("problem %+v; what is served follows: %v", tr.Problem, follows)
+		}
+		if p := tr.Problem; p != nil && (len(p.Reason) > 1000 || strings.IndexFunc(p.Reason, func(c rune) bool { return !unicode.IsPrint(c) }) >= 0) {
+			t.Errorf("the problem is no line to read: %q", p.Reason)
+		}
+		if back := throughJSON(t, tr); !sameTruth(&back, &state.Truth{Generations: tr.Generations, Problem: back.Problem}) {
+			t.Errorf("what was stored comes back as %+v, and was %+v", back, tr)
+		}
+	})
+}
+
+// A document is a tier0 that has it everywhere, and every file that it names.
+type document struct{ text []byte }
+
+func (d *document) read(_ context.Context, path string, _ stamp) reply {
+	if strings.HasSuffix(path, checksumFile) {
+		return reply{outcome: Missing, err: errors.New("not there")}
+	}
+	return reply{outcome: Served, body: d.text, evidence: func(error) *state.Evidence { return &state.Evidence{URL: path} }}
+}
+
+func (d *document) size(context.Context, string) reply { return reply{outcome: Served, size: -1} }

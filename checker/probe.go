@@ -11,10 +11,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"meridian/builder/repodata"
 	"meridian/checker/state"
@@ -48,6 +47,13 @@ type Plan struct {
 	// Closure are files that repodata of a generation names: see [SamplePackages]
 	// and [MetadataPlan].
 	Closure []FilePlan
+
+	// Own is for who looks at a mirror without knowing what the files of its
+	// generations are: of each of Keys, the files that the mirror's own repomd.xml
+	// names are asked for their size. Of Sample of the repositories, chosen at
+	// random, some files are compared with their checksums besides.
+	Own    bool
+	Sample int
 
 	// Scheme that Keys, ISOs and Closure are asked over: "http" or "https". "" is
 	// http where the mirror has it. Another one takes its place when this visit
@@ -92,6 +98,10 @@ type ProbeOptions struct {
 
 	// RootCAs replace the system's certificate authorities unless nil.
 	RootCAs *x509.CertPool
+
+	// Asking is called before each request, unless nil: for those who wait and
+	// watch. It may be called by several goroutines at a time.
+	Asking func(method, url string)
 
 	// Dial and Lookup replace the network for tests, as in [fetch.Options].
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
@@ -147,9 +157,10 @@ func NewProber(opts ProbeOptions) *Prober {
 func (p *Prober) Close() { p.client.CloseIdleConnections() }
 
 // Visit asks m for what plan says. What goes wrong is in the Observation. When
-// ctx ends, what was not answered yet is absent from it.
+// ctx ends, what was not answered yet is absent from it. A mirror that answers
+// slowly, but does, is asked on: how long a visit may take is for ctx to say.
 func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observation {
-	v := &visit{p: p, ctx: ctx, m: m, plan: plan, scheme: plan.Scheme, trouble: map[string]int{}, o: &Observation{
+	v := &visit{p: p, ctx: ctx, m: m, plan: plan, scheme: plan.Scheme, trouble: map[string]int{}, own: map[state.Key][]repodata.Data{}, o: &Observation{
 		Mirror: m.Name, At: time.Now(), Vantage: p.opts.Vantage,
 		Keys: map[state.Key]KeySeen{},
 	}}
@@ -162,7 +173,8 @@ func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observ
 	v.time()
 	v.keys()
 	v.images()
-	v.closure()
+	v.closure(plan.Closure)
+	v.sample()
 	return v.o
 }
 
@@ -179,6 +191,10 @@ type visit struct {
 	mu      sync.Mutex // guards the rest
 	o       *Observation
 	trouble map[string]int // costly failures by base URL
+
+	// own is what files of the mirror say that there is: CHECKSUM of sets of
+	// images, and when Plan.Own says so repomd.xml.
+	own map[state.Key][]repodata.Data
 }
 
 // base returns the URL of the tree that ver is in, "" when m has none.
@@ -196,13 +212,18 @@ func (v *visit) over(a schema.Address) string {
 func (v *visit) take() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	ok := v.ctx.Err() == nil &&
-		(v.plan.Budget == 0 || v.o.Requests < v.plan.Budget) &&
-		v.o.Bytes < cmp.Or(v.plan.Bytes, visitBytes)
+	ok := v.affordable()
 	if ok {
 		v.o.Requests++
 	}
 	return ok
+}
+
+// affordable tells whether the budget has room, to who holds the lock.
+func (v *visit) affordable() bool {
+	return v.ctx.Err() == nil &&
+		(v.plan.Budget == 0 || v.o.Requests < v.plan.Budget) &&
+		v.o.Bytes < cmp.Or(v.plan.Bytes, visitBytes)
 }
 
 // ask makes a request that was booked. It returns nil when the visit was ended
@@ -210,6 +231,9 @@ func (v *visit) take() bool {
 func (v *visit) ask(r fetch.Request) *answer {
 	if r.Header == nil {
 		r.Header = noCache
+	}
+	if v.p.opts.Asking != nil {
+		v.p.opts.Asking(cmp.Or(r.Method, http.MethodGet), r.URL)
 	}
 	a := request(v.ctx, v.p.client, r)
 	v.mu.Lock()
@@ -225,18 +249,29 @@ func (v *visit) ask(r fetch.Request) *answer {
 // each calls f for the numbers below n, in order and two at a time, with a request
 // booked for each.
 func (v *visit) each(n int, f func(int)) {
-	var g errgroup.Group
-	g.SetLimit(2)
-	for i := range n {
-		if !v.take() {
-			break
-		}
-		g.Go(func() error {
+	next := 0 // guarded by v.mu
+	work := func() {
+		for {
+			v.mu.Lock()
+			i := next
+			more := i < n && v.affordable()
+			if more {
+				v.o.Requests++
+				next++
+			}
+			v.mu.Unlock()
+			if !more {
+				return
+			}
 			f(i)
-			return nil
-		})
+		}
 	}
-	g.Wait()
+	var other sync.WaitGroup
+	if n > 1 {
+		other.Go(work)
+	}
+	work()
+	other.Wait()
 }
 
 // keys asks for what the sentinel is not, and then for the files of what is new.
@@ -259,6 +294,9 @@ func (v *visit) keys() {
 		}
 	})
 	v.files(v.plan.Keys, func(k *KeyPlan, seen KeySeen) []repodata.Data {
+		if v.plan.Own {
+			return v.own[k.Key]
+		}
 		if seen.Outcome != Served || seen.SHA256 != k.Newest {
 			return nil
 		}
@@ -293,12 +331,29 @@ func (v *visit) note(k *KeyPlan, base string, s *sight) {
 		v.trouble[base]++
 	}
 	v.o.Keys[k.Key] = s.KeySeen
+	if v.plan.Own && k.Key.Repo != isos && s.Outcome == Served {
+		v.own[k.Key] = s.metadata()
+	}
 }
 
 // A sight is a document that was asked for.
 type sight struct {
 	KeySeen
 	answer *answer
+}
+
+// metadata returns the files that a repomd.xml names, those that every client
+// needs first.
+func (s *sight) metadata() []repodata.Data {
+	md, err := repodata.ReadRepomd(bytes.NewReader(s.answer.resp.Body))
+	if err != nil {
+		return nil // it was read before
+	}
+	needed := []string{"other", "filelists", "primary"}
+	slices.SortStableFunc(md.Data, func(a, b repodata.Data) int {
+		return cmp.Compare(slices.Index(needed, b.Type), slices.Index(needed, a.Type))
+	})
+	return md.Data
 }
 
 // repomd asks for a repomd.xml and reads it. It returns nil when the visit was

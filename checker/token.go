@@ -6,8 +6,8 @@ import (
 	"encoding/hex"
 )
 
-// minSecret is how long the secret must be that tokens are derived from, bytes.
-const minSecret = 16
+// MinSecret is how long the secret must be that tokens are derived from, bytes.
+const MinSecret = 16
 
 // Token returns what the operator of a mirror sends with the hint that it has
 // synced. It is derived from the secret and the mirror's name, so nothing has to
@@ -20,5 +20,5 @@ func Token(secret []byte, mirror string) string {
 
 // validToken compares in constant time.
 func validToken(secret []byte, mirror, token string) bool {
-	return len(secret) >= minSecret && hmac.Equal([]byte(Token(secret, mirror)), []byte(token))
+	return len(secret) >= MinSecret && hmac.Equal([]byte(Token(secret, mirror)), []byte(token))
 }

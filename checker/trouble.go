@@ -137,7 +137,7 @@ func (l *look) judge(t *state.Truth, confirmed bool, serves service) *finding {
 		if l.reply.broken {
 			return l.unheard()
 		}
-		return &finding{isGarbage, fmt.Sprintf("what %s serves is no repomd.xml: %v", base, l.reply.err),
+		return &finding{isGarbage, fmt.Sprintf("what %s serves is no repomd.xml: %s", base, told(l.reply.err.Error())),
 			"correct it, or correct origin in the settings", l.reply.proof()}
 	case Missing:
 		switch {
@@ -153,12 +153,12 @@ func (l *look) judge(t *state.Truth, confirmed bool, serves service) *finding {
 		return l.unheard()
 	}
 	g := &l.sight.generation
-	s := standingOf(t, g)
+	s, revision := standingOf(t, g), told(g.Revision)
 	switch {
 	case s == isNewest:
 		return nil
 	case l.lacks != nil:
-		return &finding{isIncomplete, fmt.Sprintf("revision %s at %s is not complete: %v", g.Revision, base, l.lacks),
+		return &finding{isIncomplete, fmt.Sprintf("revision %s at %s is not complete: %s", revision, base, told(l.lacks.Error())),
 			"nothing, if it is being published; else publish it again", l.proof}
 	case s == isNewer:
 		return nil // it was not looked for yet
@@ -166,13 +166,17 @@ func (l *look) judge(t *state.Truth, confirmed bool, serves service) *finding {
 	accept := fmt.Sprintf(remedyPublish, l.of.key)
 	switch {
 	case s == isRewritten:
-		return &finding{isDiffering, fmt.Sprintf("%s serves something else under revision %s than was published", base, n.Revision), accept, l.sight.proof}
+		return &finding{isDiffering, fmt.Sprintf("%s serves something else under revision %s than was published", base, told(n.Revision)), accept, l.sight.proof}
 	case confirmed:
-		return &finding{isBehind, fmt.Sprintf("%s serves revision %s, and another tier0 serves %s", base, g.Revision, n.Revision),
+		return &finding{isBehind, fmt.Sprintf("%s serves revision %s, and another tier0 serves %s", base, revision, told(n.Revision)),
 			"bring it up to date", l.sight.proof}
 	}
-	return &finding{isBackwards, fmt.Sprintf("%s serves revision %s, which is older than %s", base, g.Revision, n.Revision), accept, l.sight.proof}
+	return &finding{isBackwards, fmt.Sprintf("%s serves revision %s, which is older than %s", base, revision, told(n.Revision)), accept, l.sight.proof}
 }
+
+// told is what strangers wrote, or what was found wrong with it, as a part of a
+// sentence.
+func told(s string) string { return escape([]byte(s), maxEvidenceValue) }
 
 // unheard says why no whole answer came; nil if one did.
 func (l *look) unheard() *finding {
@@ -222,7 +226,7 @@ func (o *Origin) tell(now time.Time) []state.Event {
 		order []group
 		of    = map[group][]*look{} // not told yet
 		ripe  = map[group]bool{}
-		told  = map[group]bool{}
+		heard = map[group]bool{} // of some keys at least
 		over  = map[*tier0][]state.Key{}
 	)
 	for _, s := range o.keys {
@@ -235,7 +239,7 @@ func (o *Origin) tell(now time.Time) []state.Event {
 				continue
 			}
 			g := group{l.tier0, l.trouble.kind}
-			told[g] = told[g] || l.trouble.told
+			heard[g] = heard[g] || l.trouble.told
 			ripe[g] = ripe[g] || l.trouble.ripe(now)
 			if !l.trouble.told {
 				if of[g] == nil {
@@ -256,7 +260,7 @@ func (o *Origin) tell(now time.Time) []state.Event {
 	for _, g := range order {
 		// That a tier0 is not heard is one story, however long it takes until all
 		// its repositories were asked for.
-		silent := told[g] && !g.kind.disbelieved()
+		silent := heard[g] && !g.kind.disbelieved()
 		if !ripe[g] && !silent {
 			continue
 		}

@@ -60,7 +60,7 @@ func (t *Table) mirrorInfo(i uint16) apiMirrorInfo {
 		Name: m.Name, Sponsor: m.Sponsor, SponsorURL: m.SponsorURL, URLs: addressOf(m.Address),
 		UpdateFrequency: schema.FormatDuration(m.UpdateFrequency),
 		Country:         letters(m.country), State: m.Location.State, City: m.Location.City,
-		PositionFrom: m.from.String(), Bandwidth: t.weights[i], IPv6: t.ipv6.has(i), ASN: t.ownASN[i],
+		PositionFrom: m.from.String(), Bandwidth: t.bandwidth[i], IPv6: t.ipv6.has(i), ASN: t.ownASN[i],
 		Cloud: m.CloudType, CloudRegions: m.CloudRegions, Anycast: m.Anycast, ISOs: !m.Carries.NoISOs,
 	}
 	if m.AllRegions {

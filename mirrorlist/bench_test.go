@@ -239,7 +239,7 @@ func benchTable(tb testing.TB, n int) *Table {
 		tb.Fatal(err)
 	}
 	t := &Table{
-		geometry: g, orders: k.ordersOf(g, true), draws: draws(nil).next(benchNow, g.names, g.weights, in.secret),
+		geometry: g, orders: k.ordersOf(g, true), draws: draws(nil).next(benchNow, g.names, g.bandwidth, in.secret),
 		findings: newFindings(g, in.snap, true, time.Time{}),
 		fallback: newSet(n), limit: 10, secret: in.secret, now: benchNow, date: []string{benchNow.UTC().Format(http.TimeFormat)},
 		tally: stats.NewTally(statsLayout(g, &Config{})),

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -186,6 +187,69 @@ func TestStatisticsKeepNothingOfARequest(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Whatever is in a request, statistics have no label but those of the network and
+// of the vocabulary.
+func FuzzStatistics(f *testing.F) {
+	dir := newFiles(f, 3)
+	where := filepath.Join(dir, "stats")
+	opts := Options{Config: Config{Network: filepath.Join(dir, "network.yml"), CacheDir: f.TempDir(), AllowPrivateAddresses: true}, Log: slog.New(slog.DiscardHandler), Resolver: noNames{}}
+	withStats(where)(&opts)
+	s, err := New(f.Context(), opts)
+	if err != nil {
+		f.Fatal(err)
+	}
+	h, _ := s.Handlers()
+	words := map[string]bool{stats.Other: true, stats.Unknown: true, stats.Unnamed: true, stats.Private: true, stats.Vault: true}
+	t := s.table.Load()
+	for _, slot := range t.slots {
+		words[string(slot.key.Version)], words[slot.key.Repo], words[string(slot.told)] = true, true, true
+	}
+	for i := range t.mirrors {
+		words[t.mirrors[i].Name] = true
+	}
+	for _, word := range strings.Fields("DE FR US GB BR JP IN AU ZA 1 2 3 4 generic server workstation cloud container coreos iot kde xfce cinnamon matecompiz silverblue kinoite snappy soas x86_64 x86_64_v2 aarch64 ppc64le s390x riscv64 i386") {
+		words[word] = true
+	}
+	f.Add("/mirrorlist/9/baseos?countme=1", "libdnf (AlmaLinux 9.8; generic; Linux.x86_64)", "192.0.2.1")
+	f.Add("/mirrorlist/9.8/baseos?countme=4&arch=aarch64", "libdnf (a; b; Linux.c)", "nobody")
+	f.Add("/metalink/9/baseos?arch=x86_64&countme=2", "(; ; )", "2001:db8:5::1, 127.0.0.1")
+	f.Add("/isolist/9/x86_64", "", "")
+	f.Fuzz(func(t *testing.T, target, agent, forwarded string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			return
+		}
+		r := &http.Request{Method: "GET", URL: u, Host: "m", RemoteAddr: "127.0.0.1:1", Header: http.Header{"User-Agent": {agent}, "X-Forwarded-For": {forwarded}}}
+		for range stats.Least {
+			h.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if err := s.recorder.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		today := stats.DayOf(s.now())
+		for _, table := range stats.Tables {
+			store, err := stats.Open("dir:" + where)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := stats.NewReader(store, s.now).Query(t.Context(), stats.Query{Table: table, From: today - 7, To: today, By: table.Columns})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, row := range res.Rows {
+				for _, label := range row.Labels {
+					if !words[label] {
+						t.Errorf("%s has %q after %q for %q with %q", table.Name, label, target, forwarded, agent)
+					}
+				}
+				if row.Count < stats.Least {
+					t.Errorf("%s has %v", table.Name, row)
+				}
+			}
+		}
+	})
 }
 
 // checkStatistics looks at each file below dir as a stranger does. It returns the

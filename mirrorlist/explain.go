@@ -212,6 +212,9 @@ func (t *Table) candidateInfo(q *question, s *scratch, p pick) Candidate {
 			c.Reasons = append(c.Reasons, "holds a generation that was withdrawn, so it only fills the list")
 		}
 	}
+	if w := t.bandwidth[p.mirror]; w != c.Weight {
+		c.Reasons = append(c.Reasons, fmt.Sprintf("weighted by an administrator, in place of %d Mbit/s%s", w, t.because(p.mirror)))
+	}
 	if m.Anycast {
 		c.Reasons = append(c.Reasons, "anycast: last in its band")
 	}

@@ -43,7 +43,7 @@ var wordFormat = format[string]{
 // nWords returns a document of n items that differs with each tag.
 func nWords(tag string, n int) string { return strings.Repeat(tag+" ", n) }
 
-func writeFile(t *testing.T, path, text string) {
+func writeFile(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

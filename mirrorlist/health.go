@@ -14,10 +14,11 @@ type findings struct {
 	snap *state.Snapshot // nil: nothing was ever checked
 	live bool            // snap is young enough to be believed
 
-	health []slotHealth // by slot
-	ipv6   set          // answered over IPv6, or has an AAAA record and was not tested
-	drain  set          // administrators want them to be left; nil: none
-	ways   []addresses  // by tree: those of the geometry that work
+	health  []slotHealth // by slot
+	ipv6    set          // answered over IPv6, or has an AAAA record and was not tested
+	drain   set          // administrators want them to be left; nil: none
+	weights []int        // Mbit/s: the bandwidth, or what an administrator has put in its place
+	ways    []addresses  // by tree: those of the geometry that work
 
 	// until is when time alone changes the above; zero: never.
 	until time.Time
@@ -59,7 +60,7 @@ func (h *slotHealth) holds(m uint16) (generation int, known bool) {
 // too old to be believed, every health is Unknown, except that proven lies and
 // the decisions of administrators are remembered.
 func newFindings(g *geometry, snap *state.Snapshot, live bool, now time.Time) findings {
-	f := findings{snap: snap, live: live, health: make([]slotHealth, len(g.slots)), ipv6: newSet(len(g.mirrors)), ways: g.promised}
+	f := findings{snap: snap, live: live, health: make([]slotHealth, len(g.slots)), ipv6: newSet(len(g.mirrors)), weights: g.bandwidth, ways: g.promised}
 	statuses := make([]*state.Status, len(g.mirrors))
 	for i := range g.mirrors {
 		statuses[i] = &noStatus
@@ -101,6 +102,12 @@ func (f *findings) addOverrides(g *geometry, statuses []*state.Status, now time.
 		}
 		if !o.Until.IsZero() {
 			f.changesAt(o.Until)
+		}
+		if o.Weight > 0 && o.Weight != g.bandwidth[i] {
+			if &f.weights[0] == &g.bandwidth[0] {
+				f.weights = slices.Clone(g.bandwidth)
+			}
+			f.weights[i] = o.Weight
 		}
 		if !o.Disabled && !o.Draining {
 			continue

@@ -544,11 +544,6 @@ func (k *keeper) serve(t *Table) {
 		// Formatting a time for each answer costs more than the whole decision.
 		t.date = []string{now.UTC().Format(http.TimeFormat)}
 	}
-	if d := &k.draws; d.secret != t.secret || !slices.Equal(d.names, t.names) || !slices.Equal(d.weights, t.weights) {
-		*d = drawsFor{names: t.names, weights: t.weights, secret: t.secret}
-	}
-	k.draws.draws = k.draws.next(now, t.names, t.weights, t.secret)
-	t.draws = k.draws.draws
 	old := k.s.table.Load()
 	live := k.in.snap != nil && now.Sub(k.in.snap.Taken) < k.in.maxAge
 	if old != nil && old.geometry == t.geometry && old.snap == k.in.snap && old.live == live && (old.until.IsZero() || now.Before(old.until)) {
@@ -556,6 +551,11 @@ func (k *keeper) serve(t *Table) {
 	} else {
 		t.findings = newFindings(t.geometry, k.in.snap, live, now)
 	}
+	if d := &k.draws; d.secret != t.secret || !slices.Equal(d.names, t.names) || !slices.Equal(d.weights, t.weights) {
+		*d = drawsFor{names: t.names, weights: t.weights, secret: t.secret}
+	}
+	k.draws.draws = k.draws.next(now, t.names, t.weights, t.secret)
+	t.draws = k.draws.draws
 	if k.in.snap != nil && !live {
 		k.problem("state age", fmt.Errorf("findings are of %s: every health is unknown", k.in.snap.Taken.Format(time.RFC3339)))
 	} else {

@@ -85,7 +85,7 @@ func (l *lockedLog) String() string {
 
 // newFiles writes the small network with n mirrors into a directory, which it
 // returns.
-func newFiles(t *testing.T, n int) string {
+func newFiles(t testing.TB, n int) string {
 	t.Helper()
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "network.yml"), networkYAML)
@@ -1201,6 +1201,45 @@ func TestFindingsAreReadAsTheyChange(t *testing.T) {
 	until(t, "findings that are too old", func() bool { return st.degraded("state age", "every health is unknown") && listed() == 2 })
 	next(say(time.Now(), "fresh"))
 	until(t, "findings that are new again", func() bool { return st.fine() && listed() == 2 })
+}
+
+// A weight that an administrator puts in place of a bandwidth makes new draws,
+// and leaves those alone that requests may still be reading.
+func TestDrawsFollowDecisions(t *testing.T) {
+	t.Parallel()
+	findings := t.TempDir()
+	put := func(weight int) {
+		writeFile(t, filepath.Join(findings, "new"), fmt.Sprintf(`{"taken":%q,"mirrors":{"m1.example.org":{"override":{"weight":%d}}}}`, time.Now().Format(time.RFC3339), weight))
+		if err := os.Rename(filepath.Join(findings, "new"), filepath.Join(findings, "snapshot.json")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st := startIn(t, newFiles(t, 3), func(o *Options) { o.Config.State = "dir:" + findings })
+	check := func(table *Table, weights ...int) {
+		t.Helper()
+		if !slices.Equal(table.weights, weights) {
+			t.Fatalf("the weights are %v, want %v", table.weights, weights)
+		}
+		for _, d := range table.draws {
+			whole := newDraw(d.hour, table.names, weights, table.secret)
+			for class := d.first; class < d.end; class++ {
+				if !slices.Equal(d.row(class), whole.row(class)) {
+					t.Fatalf("class %d of hour %d draws %v, want %v as of weights %v", class, d.hour, d.row(class), whole.row(class), weights)
+				}
+			}
+		}
+	}
+	before := st.table.Load()
+	check(before, 1000, 1000, 1000)
+	put(20)
+	until(t, "the weight is in force", func() bool { return st.table.Load().weights[1] != 1000 })
+	forced := st.table.Load()
+	check(forced, 1000, 20, 1000)
+	check(before, 1000, 1000, 1000)
+	put(0)
+	until(t, "the decision is taken back", func() bool { return st.table.Load().weights[1] != 20 })
+	check(st.table.Load(), 1000, 1000, 1000)
+	check(forced, 1000, 20, 1000)
 }
 
 func TestStartRefuses(t *testing.T) {

@@ -3,8 +3,9 @@
 // and what a checker has found out (checker/state), and serves lists, the
 // reasons for them, and what is known of the network.
 //
-// It never contacts a mirror, never writes state, and never makes a client wait
-// for anything but the answer.
+// It never contacts a mirror, writes nothing but its cache and counts that are
+// nobody's (mirrorlist/stats), and never makes a client wait for anything but the
+// answer.
 package mirrorlist
 
 import (
@@ -330,6 +331,10 @@ func (t Timeouts) withDefaults() Timeouts {
 	}
 }
 
+// lastFlush bounds how long a stop waits for the store of statistics: with what it
+// waits for requests, less than a service manager does.
+const lastFlush = 5 * time.Second
+
 // maxHeader bounds the header of a request, in bytes.
 const maxHeader = 16 << 10
 
@@ -459,7 +464,9 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 	err = g.Wait()
 	if s.recorder != nil {
 		// The last request has been answered, and counted.
-		if err := s.recorder.Close(context.WithoutCancel(ctx)); err != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
+		defer cancel()
+		if err := s.recorder.Close(last); err != nil {
 			s.log.Error("the last counts are lost", "err", err)
 		}
 	}

@@ -137,7 +137,7 @@ func (s *Server) mirrorsPage(c *gin.Context, module string) error {
 		}
 		row := pageMirror{
 			Name: m.Name, Country: countryName(m.country), City: m.Location.City, Sponsor: m.Sponsor, SponsorURL: m.SponsorURL,
-			IPv6: t.ipv6.has(uint16(i)), Bandwidth: t.weights[i], UpdateFrequency: schema.FormatDuration(m.UpdateFrequency),
+			IPv6: t.ipv6.has(uint16(i)), Bandwidth: t.bandwidth[i], UpdateFrequency: schema.FormatDuration(m.UpdateFrequency),
 			Health: t.mirrorHealth(uint16(i)),
 		}
 		// No link to rsync and ftp: browsers have no use for them.

@@ -293,6 +293,9 @@ func (w *world) addFindings(r *rand.Rand) {
 		st := &state.Status{Health: map[state.Key]state.Health{}, Holds: map[state.Key]state.GenerationID{}, IPv6: state.Reach(r.IntN(3))}
 		if r.IntN(8) == 0 {
 			st.Override = &state.Override{Disabled: r.IntN(3) == 0, Draining: r.IntN(2) == 0, Withdrawn: []state.Key{pickOne(r, keys)}}
+			if r.IntN(2) == 0 {
+				st.Override.Weight = pickOne(r, []int{1, 50, 1000, 40_000})
+			}
 			if r.IntN(3) == 0 {
 				st.Override.Until = w.now.Add(time.Duration(r.IntN(3)-1) * time.Hour)
 			}
@@ -325,8 +328,8 @@ func (w *world) table(withOrders bool) *Table {
 	for _, name := range w.in.fallback {
 		t.fallback.add(g.byName[name])
 	}
-	t.draws = draws(nil).next(w.now, g.names, g.weights, w.in.secret)
 	t.findings = newFindings(g, w.in.snap, w.live, w.now)
+	t.draws = draws(nil).next(w.now, g.names, t.weights, w.in.secret)
 	return t
 }
 
@@ -578,6 +581,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 		}
 		return *o
 	}
+	weight := func(m *schema.Mirror) int { return cmp.Or(decided(m).Weight, m.Bandwidth) }
 	// held is the generation that a mirror lags behind with; -1: not known.
 	held := func(m *schema.Mirror, k state.Key) int {
 		id, ok := status(m).Holds[k]
@@ -660,7 +664,7 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 		binary.LittleEndian.PutUint64(b[:], xxh3.HashString(m.Name))
 		binary.LittleEndian.PutUint64(b[8:], uint64(hour<<16|class))
 		u := (float64(xxh3.HashSeed(b[:], w.in.secret)>>11) + 0.5) / (1 << 53)
-		return float32(-math.Log(u) * (1 / float64(m.Bandwidth)))
+		return float32(-math.Log(u) * (1 / float64(weight(m))))
 	}
 	coin := (&draw{hour: hour}).coin(int(class))
 
@@ -680,9 +684,9 @@ func (w *world) naive(e enquiry) (urls []string, ok bool) {
 			fresh, total := 0, 0
 			for _, n := range list {
 				if n.group == list[i].group {
-					total += n.m.Bandwidth
+					total += weight(n.m)
 					if !lags(n.m) {
-						fresh += n.m.Bandwidth
+						fresh += weight(n.m)
 					}
 				}
 			}

@@ -63,15 +63,15 @@ type geometry struct {
 	mirrors []mirror
 	byName  map[string]uint16
 
-	names    []uint64 // hashes, for the draws
-	weights  []int    // Mbit/s
-	ownASN   []uint32 // of the mirror's address; 0: not known
-	keys     []cand   // what candidates are made of, beside a draw
-	seats    []seat   // public mirrors
-	public   set      // neither private nor in a cloud
-	monopoly set
-	anycast  set
-	none     set
+	names     []uint64 // hashes, for the draws
+	bandwidth []int    // Mbit/s, as their files say
+	ownASN    []uint32 // of the mirror's address; 0: not known
+	keys      []cand   // what candidates are made of, beside a draw
+	seats     []seat   // public mirrors
+	public    set      // neither private nor in a cloud
+	monopoly  set
+	anycast   set
+	none      set
 
 	trees     []tree          // 0 is the main one
 	promised  []addresses     // by tree
@@ -261,7 +261,7 @@ func (g *geometry) addMirror(i uint16, m *schema.Mirror, in *inputs) {
 	r.place(in.db)
 	g.byName[m.Name] = i
 	g.names = append(g.names, xxh3.HashString(m.Name))
-	g.weights = append(g.weights, max(1, m.Bandwidth))
+	g.bandwidth = append(g.bandwidth, max(1, m.Bandwidth))
 
 	public := !m.Private && m.CloudType == ""
 	if public {

@@ -409,7 +409,7 @@ func (r *Repo) PathFor(a Arch) string {
 	if a == "" {
 		return r.Path
 	}
-	return strings.NewReplacer("$basearch", string(a), "${basearch}", string(a)).Replace(r.Path)
+	return strings.ReplaceAll(strings.ReplaceAll(r.Path, "$basearch", string(a)), "${basearch}", string(a))
 }
 
 // Allows tells whether the file says that v has r for a; with a == "", for any

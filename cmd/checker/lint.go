@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +14,26 @@ import (
 	"meridian/cmd/internal/daemon"
 	"meridian/schema"
 )
+
+const lintUsage = `usage:
+    checker lint [-network FILE] [-format text|github|json] [FILE...]
+
+lint reads files of mirrors.d and prints what is wrong with them, one problem a
+line, errors first: what is wrong; what to write instead. Without FILE it reads
+every mirror of the network, and the network file itself. It opens no
+connection.
+
+    -network FILE   the network that the mirrors belong to (default network.yml,
+                    if there is one). Its other mirrors are compared with FILE.
+    -format text    for people (default); github marks the lines of a pull
+                    request; json is a list of {file, line, path, severity,
+                    problem, remedy}
+
+The exit status is 1 when there is an error: something that the server will not
+use. Warnings do not change it.
+
+    checker lint -network network.yml mirrors.d/mirror.example.org.yml
+`
 
 // defaultNetwork is read when no network is named and there is one.
 const defaultNetwork = "network.yml"
@@ -31,7 +50,7 @@ func lint(env daemon.Env, args []string) error {
 	flags := flag.NewFlagSet("lint", flag.ContinueOnError)
 	networkFile := flags.String("network", "", "")
 	format := flags.String("format", "text", "")
-	files, err := parseArgs(flags, args)
+	files, err := parseArgs(flags, args, lintUsage)
 	if err != nil {
 		return err
 	}
@@ -56,7 +75,7 @@ func lint(env daemon.Env, args []string) error {
 // parseArgs parses flags before, between and behind the files, which it returns:
 // the shell's completion leaves people behind a file name. Behind "--" everything
 // is a file.
-func parseArgs(flags *flag.FlagSet, args []string) (files []string, err error) {
+func parseArgs(flags *flag.FlagSet, args []string, usage string) (files []string, err error) {
 	for {
 		if err := daemon.ParseFlags(flags, args, usage); err != nil {
 			return nil, err
@@ -170,6 +189,11 @@ type jsonProblem struct {
 }
 
 func printJSON(w io.Writer, problems []schema.Problem) error {
+	return writeJSON(w, jsonProblems(problems))
+}
+
+// jsonProblems returns a list that is never null.
+func jsonProblems(problems []schema.Problem) []jsonProblem {
 	list := []jsonProblem{}
 	for _, p := range problems {
 		severity := "warning"
@@ -178,8 +202,5 @@ func printJSON(w io.Writer, problems []schema.Problem) error {
 		}
 		list = append(list, jsonProblem{p.File, p.Line, p.Path, severity, p.Text, p.Remedy})
 	}
-	out := json.NewEncoder(w)
-	out.SetEscapeHTML(false)
-	out.SetIndent("", "  ")
-	return out.Encode(list)
+	return list
 }

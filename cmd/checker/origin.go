@@ -23,6 +23,27 @@ import (
 	"meridian/schema"
 )
 
+const originUsage = `usage:
+    checker origin -config checker.yml [-format text|json] [KEY...]
+    checker origin -config checker.yml expire KEY...
+    checker origin -config checker.yml accept KEY...
+
+origin prints what tier0 was seen to publish of each repository, and what of it
+is not believed and why. KEY is VERSION/REPO/ARCH; * stands for anything, and so
+does a part that is left out.
+
+    expire   after a security push: every generation but the newest at tier0 is
+             handed out only where nothing else is left, and metalinks do not
+             accept it any more
+    accept   believe what tier0 serves now, though its revision is not higher
+
+They ask tier0 themselves, and write down which file they have seen; a checker
+that runs, here or elsewhere, acts on it within seconds. The exit status is 1
+when one of KEY cannot be decided.
+
+    checker origin -config checker.yml expire '9/*/x86_64'
+`
+
 // looksAtOnce is how many repositories an administrator's command asks for at a
 // time.
 const looksAtOnce = 4
@@ -31,7 +52,7 @@ func origin(ctx context.Context, env daemon.Env, args []string) error {
 	flags := flag.NewFlagSet("origin", flag.ContinueOnError)
 	config := flags.String("config", "", "")
 	format := flags.String("format", "text", "")
-	args, err := parseArgs(flags, args)
+	args, err := parseArgs(flags, args, originUsage)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,6 @@
-// Command mirrorlist answers dnf and zypper with lists of mirrors, and explains
-// them. It reads the network and mirror files and writes nothing but its cache.
+// Command mirrorlist answers dnf and zypper with lists of mirrors, explains them,
+// and shows what they do to the load of each mirror. It reads the network and
+// mirror files and writes nothing but its cache and statistics.
 package main
 
 import (
@@ -29,6 +30,8 @@ const usage = `usage:
                         [-user-agent TEXT] [-json] VERSION/REPO
     mirrorlist stats    -config mirrorlist.yml [-h for more]
     mirrorlist simulate -config mirrorlist.yml -clients FILE [-h for more]
+    mirrorlist replay   -log ACCESSLOG -config mirrorlist.yml -against URL
+                        [-h for more]
     mirrorlist geo      DATABASE.mmdb SNAPSHOT
 
 serve is the daemon. Its settings are in one YAML file; SIGHUP reads all files
@@ -40,7 +43,9 @@ order, and why every other mirror is not among them. It reads the same files as
 the daemon and decides with the same code.
 
 stats sums up what was counted. simulate says what each mirror would be sent, and
-what a change of mirrors.d does to that. Each has a help text of its own.
+what a change of mirrors.d does to that. replay asks this server and another one
+for the lists of an access log, and says where they differ. Each has a help text
+of its own.
 
 geo compiles a geolocation database of MaxMind or IPinfo into the form that
 serve maps. serve does this by itself, in a child process.
@@ -65,10 +70,12 @@ func run(ctx context.Context, env daemon.Env) error {
 		return showStats(ctx, env, args)
 	case "simulate":
 		return simulate(ctx, env, args)
+	case "replay":
+		return replay(ctx, env, args)
 	case "geo":
 		return compile(args)
 	}
-	return daemon.Misuse("unknown command %q: write serve, explain, stats, simulate or geo", verb)
+	return daemon.Misuse("unknown command %q: write serve, explain, stats, simulate, replay or geo", verb)
 }
 
 // readConfig reads a settings file.

@@ -1,0 +1,80 @@
+package checker
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"meridian/builder/repodata"
+	"meridian/checker/state"
+	"meridian/schema"
+)
+
+// benchRepomd is as long as one of a distribution, with as many entries.
+func benchRepomd() []byte {
+	md := repodata.Repomd{Revision: "1780000000"}
+	for i := range 14 {
+		md.Data = append(md.Data, repodata.Data{
+			Type: fmt.Sprint("type", i), Location: fmt.Sprintf("repodata/%064x-type%d.xml.gz", i, i), Timestamp: 1780000000, Size: 1e6, OpenSize: 1e7,
+			Checksum: repodata.Checksum{Type: "sha256", Value: fmt.Sprintf("%064x", i)}, Open: repodata.Checksum{Type: "sha256", Value: fmt.Sprintf("%064x", i+1)},
+		})
+	}
+	return md.Marshal()
+}
+
+// What a visit costs for each request, and what a client without any limits, that
+// reads and hashes the same answers over as many connections, does.
+func BenchmarkVisit(b *testing.B) {
+	body := benchRepomd()
+	sum := sha256.Sum256(body)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(body) }))
+	defer s.Close()
+	const keys = 140
+	b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
+		p := NewProber(ProbeOptions{AllowPrivateAddresses: true})
+		defer p.Close()
+		m := &schema.Mirror{Name: "mirror.example.org", Address: schema.Address{HTTP: s.URL + "/"}}
+		plan := Plan{Network: probeNetwork(b)}
+		for i := range keys {
+			plan.Keys = append(plan.Keys, KeyPlan{Key: state.Key{Version: "9.8", Repo: "baseos", Arch: schema.Arch(fmt.Sprint("arch", i))}, Newest: sum})
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			if o := p.Visit(context.Background(), m, plan); len(o.Keys) != keys {
+				b.Fatalf("%d keys", len(o.Keys))
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/request")
+	})
+	b.Run(fmt.Sprintf("bare=%d", keys), func(b *testing.B) {
+		c := &http.Client{Transport: &http.Transport{DisableCompression: true, MaxConnsPerHost: 2, MaxIdleConnsPerHost: 2}}
+		defer c.CloseIdleConnections()
+		b.ReportAllocs()
+		for b.Loop() {
+			var both sync.WaitGroup
+			for worker := range 2 {
+				both.Go(func() {
+					for i := worker; i < keys; i += 2 {
+						res, err := c.Get(fmt.Sprintf("%s/9.8/BaseOS/arch%d/os/repodata/repomd.xml", s.URL, i))
+						if err != nil {
+							b.Error(err)
+							return
+						}
+						got, err := io.ReadAll(res.Body)
+						res.Body.Close()
+						if err != nil || sha256.Sum256(got) != sum {
+							b.Error("another body", err)
+						}
+					}
+				})
+			}
+			both.Wait()
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/request")
+	})
+}
