@@ -229,8 +229,8 @@ func (r *Recorder) flush(ctx context.Context, last bool) error {
 // that nothing is left to wait for.
 func (r *Recorder) write(ctx context.Context, p part, all bool) error {
 	d := r.parts[p]
-	if d.total.Count == 0 {
-		return nil
+	if d.total.Count == 0 && !all {
+		return nil // the cells that wait are too small, and in the total
 	}
 	r.marks++
 	mark := r.session + "-" + strconv.Itoa(r.marks)
@@ -257,7 +257,7 @@ func (r *Recorder) write(ctx context.Context, p part, all bool) error {
 			todo = todo.without(known)
 		}
 		next := todo.ready(p.table, all)
-		if next.total.Count == 0 || doc.total.Count+next.total.Count < Least {
+		if next.total.Count == 0 && len(next.cells) == 0 || doc.total.Count+next.total.Count < Least {
 			return nil, nil
 		}
 		next.mark = mark

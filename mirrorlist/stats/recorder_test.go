@@ -249,6 +249,35 @@ func TestCloseLosesNothing(t *testing.T) {
 	}
 }
 
+// What waits when a day ends is folded, also when nothing was counted since.
+func TestWhatWaitsIsFolded(t *testing.T) {
+	for _, end := range []string{"stop", "midnight"} {
+		t.Run(end, func(t *testing.T) {
+			var c clock
+			c.set("2026-03-01 10:00:00")
+			store := newMemStore(t)
+			r := newTestRecorder(store, "n", &c)
+			y := r.Attach(small)
+			times(6, func() { y.List(0, germany, 0) })
+			times(7, func() { y.List(1, germany, 0) })
+			flush(t, r)
+			if d := store.document("n/lists-2026-03-01"); d.total.Count != 13 || len(d.cells) != 0 {
+				t.Fatalf("of 13 lists in two small cells there is %+v", d)
+			}
+			if end == "stop" {
+				shut(t, r)
+			} else {
+				c.set("2026-03-02 00:00:00")
+				flush(t, r)
+			}
+			want := map[cell]Value{{"DE", "9.8", Other, Other}: {Count: 13}}
+			if d := store.document("n/lists-2026-03-01"); d.total.Count != 13 || !reflect.DeepEqual(d.cells, want) {
+				t.Errorf("at the end there is %+v, want %v of 13", d, want)
+			}
+		})
+	}
+}
+
 func TestPeriodsEndAtMidnight(t *testing.T) {
 	var c clock
 	c.set("2026-03-01 23:59:50") // a Sunday
