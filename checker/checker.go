@@ -31,9 +31,10 @@ type Store interface {
 	// one has it.
 	Acquire(ctx context.Context) (time.Duration, error)
 
-	// Write stores a change in one step, or nothing of it. A writer whose lease
-	// has gone to another meanwhile gets ErrNotHolder and has changed nothing,
-	// however late it wakes up.
+	// Write stores a change in one step, or nothing of it; and with it what was
+	// written before and is lost there, as in a Redis that restarted empty. A
+	// writer whose lease has gone to another meanwhile gets ErrNotHolder and has
+	// changed nothing, however late it wakes up.
 	Write(ctx context.Context, c *state.Change) error
 
 	// Release gives the lease back.
@@ -213,6 +214,12 @@ type Settings struct {
 	// disables the hint.
 	SecretFile string `yaml:"secret_file"`
 
+	// CacheDir remembers what would otherwise be read from the origin again after
+	// a restart. It is this checker's alone. Default: meridian-checker in the
+	// user's cache directory.
+	CacheDir string `yaml:"cache_dir"`
+
 	// AllowPrivateAddresses is for test networks whose mirrors are on loopback.
+	// They need no manners either: such mirrors are asked a hundred times as much.
 	AllowPrivateAddresses bool `yaml:"allow_private_addresses"`
 }

@@ -276,14 +276,15 @@ func newHash(name string) hash.Hash {
 // end, there is no sample. Packages that are not below the repository are passed
 // over.
 func SamplePackages(primary io.Reader, k state.Key, d *repodata.Data, n int, rnd *rand.Rand) ([]FilePlan, error) {
-	sample, err := samplePackages(primary, k, d, n, rnd)
+	sample, err := samplePackages(primary, k, d, n, rnd, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s of %v: %w", d.Location, k, err)
 	}
 	return sample, nil
 }
 
-func samplePackages(primary io.Reader, k state.Key, d *repodata.Data, n int, rnd *rand.Rand) ([]FilePlan, error) {
+// samplePackages also calls each, unless it is nil, for every package.
+func samplePackages(primary io.Reader, k state.Key, d *repodata.Data, n int, rnd *rand.Rand, each func(*FilePlan)) ([]FilePlan, error) {
 	sum := newHash(d.Checksum.Type)
 	if sum == nil {
 		return nil, fmt.Errorf("its checksum is %s, which proves nothing", d.Checksum.Type)
@@ -302,6 +303,9 @@ func samplePackages(primary io.Reader, k state.Key, d *repodata.Data, n int, rnd
 	total := 0
 	err = readPackages(io.LimitReader(open, maxPrimary), func(f FilePlan) {
 		f.Key = k
+		if each != nil {
+			each(&f)
+		}
 		total++
 		if len(sample) < n {
 			sample = append(sample, f)

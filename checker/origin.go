@@ -125,6 +125,7 @@ type Origin struct {
 	replace bool               // network is to be taken up
 	ahead   map[state.Key]bool // nil until somebody says
 	heard   bool               // ahead is to be taken up
+	doubted []state.Key        // to be asked again
 	images  map[state.Key]*ImageSet
 	numbers OriginNumbers
 }
@@ -157,7 +158,8 @@ type topic struct {
 
 	expire, accept *state.Decision // of an administrator, nil if there is none
 
-	ahead bool // mirrors are
+	ahead   bool // mirrors are
+	doubted bool // somebody waits for when it was confirmed
 }
 
 // A look is what one tier0 was last seen to serve of one topic.
@@ -287,6 +289,14 @@ func (o *Origin) SetAhead(keys []state.Key) {
 	}
 }
 
+// AskAgain has keys asked of the origin by the next poll, which is due at once.
+// The truths that it returns say when they were confirmed.
+func (o *Origin) AskAgain(keys []state.Key) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.doubted = append(o.doubted, keys...)
+}
+
 // Numbers returns what is measured, as of the last poll.
 func (o *Origin) Numbers() OriginNumbers {
 	o.mu.Lock()
@@ -401,7 +411,7 @@ func (l *look) first(now time.Time) time.Time {
 // Next returns when the next poll is due. It may be over.
 func (o *Origin) Next() time.Time {
 	o.mu.Lock()
-	now := o.began.IsZero() || o.replace || o.heard
+	now := o.began.IsZero() || o.replace || o.heard || len(o.doubted) > 0
 	o.mu.Unlock()
 	if now {
 		return time.Time{}
@@ -509,6 +519,13 @@ func (o *Origin) listen(now time.Time) {
 			}
 		}
 	}
+	for _, k := range o.doubted {
+		if s := o.byKey[k]; s != nil {
+			s.askNow(now)
+			s.doubted = true
+		}
+	}
+	o.doubted = nil
 	if o.heard {
 		o.heard, o.saidAhead = false, true
 		for _, s := range o.keys {
@@ -622,9 +639,10 @@ func (o *Origin) changes(now time.Time) map[state.Key]state.Truth {
 		if s.key.Repo == isos {
 			continue
 		}
-		if t := &s.truth; !sameTruth(t, &s.given) || all && !t.Confirmed.Equal(s.given.Confirmed) {
+		if t := &s.truth; !sameTruth(t, &s.given) || (all || s.doubted) && !t.Confirmed.Equal(s.given.Confirmed) {
 			changed[s.key], s.given = s.truth, s.truth
 		}
+		s.doubted = false
 		if s.tree == vaultTree {
 			continue
 		}

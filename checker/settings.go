@@ -1,14 +1,18 @@
 package checker
 
 import (
+	"errors"
+	"fmt"
+	"net"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Rooted returns s with relative paths below dir, the directory of the file that
 // they were read from.
 func (s Settings) Rooted(dir string) Settings {
-	for _, p := range []*string{&s.Network, &s.Overrides, &s.SecretFile} {
+	for _, p := range []*string{&s.Network, &s.Overrides, &s.SecretFile, &s.CacheDir} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -18,4 +22,39 @@ func (s Settings) Rooted(dir string) Settings {
 	}
 	s.Origin = s.Origin.Rooted(dir)
 	return s
+}
+
+// Check reports what is wrong with settings, and puts the defaults in.
+func (s *Settings) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if s.Network == "" {
+		bad("the network is not named; write network: network.yml")
+	}
+	if len(s.Origin[mainTree]) == 0 {
+		bad("the origin is not named; write origin: https://tier0.example.org/")
+	}
+	if s.State == "" {
+		bad("it is not said where findings are kept; write state: dir:/var/lib/meridian")
+	}
+	switch {
+	case s.Interval == 0:
+		s.Interval = quietest
+	case s.Interval < time.Second || s.Interval > quietest:
+		bad("interval: %s is out of range; write 1s to 15m", s.Interval)
+	}
+	if s.Listen != "" {
+		if _, _, err := net.SplitHostPort(s.Listen); err != nil {
+			bad("listen: %q is not an address; write HOST:PORT, such as 127.0.0.1:8082", s.Listen)
+		}
+	}
+	if s.ContactURL != "" && !strings.HasPrefix(s.ContactURL, "https://") && !strings.HasPrefix(s.ContactURL, "http://") && !strings.HasPrefix(s.ContactURL, "mailto:") {
+		bad("contact_url: %q is not a URL; write one such as https://mirrors.example.org/contact", s.ContactURL)
+	}
+	if strings.ContainsFunc(s.Vantage, func(c rune) bool {
+		return c != '-' && c != '_' && !('a' <= c && c <= 'z') && !('A' <= c && c <= 'Z') && !('0' <= c && c <= '9')
+	}) {
+		bad("vantage: %q is not a word of letters, digits, - and _; write one such as paris", s.Vantage)
+	}
+	return errors.Join(errs...)
 }

@@ -268,7 +268,7 @@ func fade(strikes int, struck, now time.Time) (int, time.Time) {
 
 // visit judges what was seen.
 func (v *verdict) visit(o *Observation) {
-	if v.silent(o) {
+	if silent(o, len(v.m.keys)) {
 		v.unreached(o)
 		return
 	}
@@ -304,9 +304,9 @@ func (v *verdict) promised(k state.Key) bool {
 	return ok
 }
 
-// silent tells whether the visit reached nothing: that is about the mirror and
-// not about one of its repositories.
-func (v *verdict) silent(o *Observation) bool {
+// silent tells whether a visit reached nothing of a mirror with so many
+// repositories: that is about the mirror and not about one of them.
+func silent(o *Observation, promised int) bool {
 	refused := 0
 	for _, k := range o.Keys {
 		switch k.Outcome {
@@ -322,7 +322,7 @@ func (v *verdict) silent(o *Observation) bool {
 			return false
 		}
 	}
-	if !o.Time.IsZero() || refused > 0 && refused < wholeMirror && len(o.Keys) < len(v.m.keys) {
+	if !o.Time.IsZero() || refused > 0 && refused < wholeMirror && len(o.Keys) < promised {
 		return false
 	}
 	for _, a := range o.Schemes {

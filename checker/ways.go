@@ -82,11 +82,15 @@ func (v *visit) schemes() {
 			seen[way.scheme] = s
 		}
 	}
-	// Where the sentinel is missing on every way, all of them work.
-	asGood := Missing
+	// Where the sentinel is missing on every way, or is garbage, or refused, that is
+	// the sentinel's fault, and all of them work.
+	asGood := Refused
+	if v.first() == nil {
+		asGood = Missing // of TIME alone
+	}
 	for _, s := range seen {
-		if s.Outcome == Served {
-			asGood = Served
+		if v.first() != nil || s.Outcome == Served {
+			asGood = max(asGood, s.Outcome)
 		}
 	}
 	v.o.Schemes = map[string]Answer{}
@@ -141,6 +145,7 @@ func (v *visit) answer(s *sight, asGood Outcome) Answer {
 		out.TLSBegins, out.TLSExpires = shown.Begins, shown.Expires
 		out.Insecure = out.Insecure || shown.Err != nil
 	}
+	out.OK = out.OK && !out.Insecure
 	if out.OK && out.OtherHost == "" {
 		out.Evidence = nil
 	}
@@ -174,8 +179,8 @@ func (v *visit) families() {
 				return
 			}
 			asGood := Served
-			if v.sentinel != nil && v.sentinel.Outcome == Missing {
-				asGood = Missing
+			if v.sentinel != nil && v.sentinel.Outcome >= Refused {
+				asGood = v.sentinel.Outcome
 			}
 			out := v.answer(s, asGood)
 			if out.OK && v.sentinel != nil && out.SHA256 != v.sentinel.SHA256 && out.Evidence == nil {
