@@ -436,7 +436,8 @@ func TestStatisticsSettings(t *testing.T) {
 		change func(*Config)
 		want   string
 	}{
-		{"another kind of place", func(c *Config) { c.Stats = "/var/lib/stats" }, `stats: "/var/lib/stats" is no place for statistics; write dir:PATH`},
+		{"another kind of place", func(c *Config) { c.Stats = "/var/lib/stats" }, "stats: not a place that is known; write dir:PATH, redis://HOST:PORT/DB"},
+		{"a password in what is wrong", func(c *Config) { c.Stats = "redis://:zq7@h:1:1/" }, "stats: "},
 		{"too few days", func(c *Config) { c.StatsDays = 7 }, "stats_days: 7 is too few; write 35 or more"},
 		{"a name that is a path", func(c *Config) { c.Node = "../n" }, `node: "../n" is no name of a node`},
 		{"fewer bytes than none", func(c *Config) { c.ListBytes = map[string]int64{"*": -1} }, "list_bytes: *: -1 is less than nothing"},
@@ -444,7 +445,7 @@ func TestStatisticsSettings(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			opts, _ := optionsFor(t, newFiles(t, 1))
 			tt.change(&opts.Config)
-			if _, err := New(t.Context(), opts); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, err := New(t.Context(), opts); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "zq7") {
 				t.Errorf("New: %v, want %q", err, tt.want)
 			}
 		})

@@ -86,8 +86,9 @@ type Config struct {
 	// client gets the same order from each. Default: derived from the network.
 	SecretFile string `yaml:"secret_file"`
 
-	// Stats is where statistics are kept, by all nodes of a network: dir:PATH.
-	// Default none: nothing is counted but for metrics.
+	// Stats is where statistics are kept, by all nodes of a network: dir:PATH, or
+	// the URL of a Redis as for State. Default none: nothing is counted but for
+	// metrics.
 	Stats string `yaml:"stats"`
 
 	// StatsDays is how long statistics are kept. Default 400, at least 35.
@@ -214,8 +215,8 @@ func (c *Config) check() error {
 		}
 	}
 	if c.Stats != "" {
-		if _, err := stats.Open(c.Stats); err != nil {
-			errs = append(errs, err)
+		if err := stats.CheckURL(c.Stats); err != nil {
+			bad("stats: %w; or leave it out", err)
 		}
 	}
 	switch {

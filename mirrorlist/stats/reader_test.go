@@ -365,18 +365,6 @@ func TestDirectory(t *testing.T) {
 	if want := []string{"a/lists-2026-03-01.json", "a/lock", "a/mirrors-2026-03-01.json", "b/lists-2026-03-01.json", "b/lock", "b/mirrors-2026-03-01.json"}; !slices.Equal(files, want) {
 		t.Errorf("files are %q, want %q", files, want)
 	}
-	res, err := NewReader(store, c.now).Query(t.Context(), Query{Table: Lists, From: DayOf(c.now()), To: DayOf(c.now()), By: []string{"country"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := rows(res); got != "DE 21\ntotal 21" {
-		t.Errorf("both have counted %s", got)
-	}
-	c.Add(200 * 86400)
-	flush(t, newTestRecorder(store, "c", &c))
-	if names, err := store.List(t.Context()); err != nil || len(names) != 0 {
-		t.Errorf("after 200 days there are %v, %v", names, err)
-	}
 }
 
 // BenchmarkQuery sums up 90 days of three nodes, of 4,800 cells each.

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,14 +36,19 @@ type Store interface {
 	Remove(ctx context.Context, name string) error
 }
 
-// Open returns the store that a setting names, dir:PATH. It is not touched before
-// it is used.
-func Open(where string) (Store, error) {
-	if dir, ok := strings.CutPrefix(where, "dir:"); ok && dir != "" {
-		return store.OpenDirDocuments(dir), nil
+// Open returns the store that a setting names: dir:PATH on one host, or a Redis for
+// several. It is not touched before it is used.
+func Open(url string) (Store, error) {
+	s, err := store.OpenDocuments(url, store.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("stats: %w", err)
 	}
-	return nil, fmt.Errorf("stats: %q is no place for statistics; write dir:PATH, or leave it out", where)
+	return s, nil
 }
+
+// CheckURL reports what is wrong with the URL of a store, and what to write
+// instead. It quotes none of it.
+func CheckURL(url string) error { return store.CheckURL(url) }
 
 // Options is what a Recorder needs.
 type Options struct {

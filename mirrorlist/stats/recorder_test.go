@@ -19,6 +19,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"meridian/internal/testworld"
 )
 
 // A memStore keeps documents in memory, and every edition of them. Its faults are
@@ -527,34 +529,142 @@ func TestTheSameLayoutIsTheSameTally(t *testing.T) {
 	}
 }
 
-// Servers that have one name by mistake add up.
-func TestTwoRecordersOfOneName(t *testing.T) {
-	var c clock
-	c.set("2026-03-01 10:00:00")
-	store, err := Open("dir:" + filepath.Join(t.TempDir(), "stats"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			r := newTestRecorder(store, "n", &c)
-			y := r.Attach(small)
-			for range 25 {
-				times(11, func() { y.List(0, germany, 0) })
-				if err := r.Flush(t.Context()); err != nil {
-					t.Error(err)
+// everywhere runs a test with each kind of store. open returns one of its own for
+// each caller, as each process has.
+func everywhere(t *testing.T, f func(t *testing.T, open func() Store)) {
+	for kind, where := range map[string]func(*testing.T) string{
+		"directory": func(t *testing.T) string { return "dir:" + filepath.Join(t.TempDir(), "stats") },
+		"Redis":     func(t *testing.T) string { return "redis+unix://" + testworld.StartRedis(t).Socket },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			url := where(t)
+			f(t, func() Store {
+				t.Helper()
+				store, err := Open(url)
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
+				return store
+			})
 		})
 	}
-	wg.Wait()
-	res, err := NewReader(store, c.now).Query(t.Context(), Query{Table: Lists, From: DayOf(c.now()), To: DayOf(c.now())})
+}
+
+// Servers that have one name by mistake add up.
+func TestTwoRecordersOfOneName(t *testing.T) {
+	everywhere(t, func(t *testing.T, open func() Store) {
+		var c clock
+		c.set("2026-03-01 10:00:00")
+		var wg sync.WaitGroup
+		for range 4 {
+			store := open()
+			wg.Go(func() {
+				r := newTestRecorder(store, "n", &c)
+				y := r.Attach(small)
+				for range 25 {
+					times(11, func() { y.List(0, germany, 0) })
+					if err := r.Flush(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		res, err := NewReader(open(), c.now).Query(t.Context(), Query{Table: Lists, From: DayOf(c.now()), To: DayOf(c.now())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Total.Count != 4*25*11 {
+			t.Errorf("%d lists are %d", 4*25*11, res.Total.Count)
+		}
+	})
+}
+
+// Nodes write their own documents, and readers add up those of all.
+func TestSeveralNodes(t *testing.T) {
+	everywhere(t, func(t *testing.T, open func() Store) {
+		var c clock
+		c.set("2026-03-01 10:00:00")
+		for i, node := range []string{"a", "b"} {
+			r := newTestRecorder(open(), node, &c)
+			y := r.Attach(small)
+			times(10+i, func() { y.List(0, germany, 0) })
+			shut(t, r)
+		}
+		today := Query{Table: Lists, From: DayOf(c.now()), To: DayOf(c.now()), By: []string{"country"}}
+		res, err := NewReader(open(), c.now).Query(t.Context(), today)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := rows(res); got != "DE 21\ntotal 21" || !slices.Equal(res.Nodes, []string{"a", "b"}) {
+			t.Errorf("%q have counted %s", res.Nodes, got)
+		}
+		c.Add(200 * 86400)
+		flush(t, newTestRecorder(open(), "c", &c)) // those of the others, too
+		if names, err := open().List(t.Context()); err != nil || len(names) != 0 {
+			t.Errorf("after 200 days there are %v, %v", names, err)
+		}
+	})
+}
+
+// However the way to Redis breaks, at whatever byte, each list is counted once.
+func TestRedisThatBreaksOff(t *testing.T) {
+	redis := testworld.StartRedis(t)
+	wire := testworld.NewWire(t, redis.Socket)
+	store, err := Open("redis+unix://" + wire.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.Total.Count != 4*25*11 {
-		t.Errorf("%d lists are %d", 4*25*11, res.Total.Count)
+	var c clock
+	c.set("2026-03-01 10:00:00")
+	r := newTestRecorder(store, "n", &c)
+	y := r.Attach(small)
+	rng := rand.New(rand.NewPCG(15, 16))
+	lists, broken := uint64(0), 0
+	for i := range 600 {
+		n := 10 + rng.IntN(10)
+		times(n, func() { y.List(i%2, germany, i%2) })
+		lists += uint64(n)
+		switch i % 3 {
+		case 0:
+			wire.CutUp(i * 5)
+		case 1:
+			wire.CutDown(i) // in the answer to a write, too
+		}
+		if r.Flush(t.Context()) != nil {
+			broken++
+		}
+		wire.Mend()
+	}
+	for try := 0; r.Flush(t.Context()) != nil; try++ { // the pool has broken connections
+		if try == 10 {
+			t.Fatalf("the way is mended, and still: %v", r.Err())
+		}
+	}
+	total := func() uint64 {
+		t.Helper()
+		res, err := NewReader(store, c.now).Query(t.Context(), Query{Table: Lists, From: DayOf(c.now()), To: DayOf(c.now())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Total.Count
+	}
+	if got := total(); got != lists {
+		t.Errorf("%d lists are counted as %d", lists, got)
+	}
+	if broken < 100 {
+		t.Errorf("only %d flushes were broken off", broken)
+	}
+	redis.Kill(t)
+	times(20, func() { y.List(0, germany, 0) })
+	if r.Flush(t.Context()) == nil || r.Err() == nil {
+		t.Error("Redis is away, and there is no error")
+	}
+	// It keeps nothing over a restart here: what was written is gone, and only that.
+	redis.Start(t)
+	shut(t, r)
+	if got := total(); got != 20 {
+		t.Errorf("after a Redis that has forgotten all there are %d lists, want the 20 since", got)
 	}
 }
 
@@ -630,8 +740,11 @@ func TestRun(t *testing.T) {
 
 func TestOpen(t *testing.T) {
 	for _, bad := range []string{"", "dir:", "redis:", "http://example.org", "/var/lib/meridian-stats"} {
-		if _, err := Open(bad); err == nil || !strings.Contains(err.Error(), "write dir:PATH") {
+		if _, err := Open(bad); err == nil || !strings.Contains(err.Error(), "write dir:") && !strings.Contains(err.Error(), "write redis") {
 			t.Errorf("Open(%q): %v", bad, err)
+		}
+		if CheckURL(bad) == nil {
+			t.Errorf("%q is right", bad)
 		}
 	}
 }
