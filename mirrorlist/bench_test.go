@@ -285,7 +285,7 @@ func looked(t *Table, sc *scratch) (n int) {
 	last := 0
 	for _, p := range sc.picks {
 		if p.tier == tierCountry || p.tier == tierWorld {
-			last = max(last, int(p.rank))
+			last = max(last, int(p.key.rank()))
 		}
 	}
 	for bands := t.orders.of(sc.place); len(bands) > 0; {

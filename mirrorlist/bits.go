@@ -10,6 +10,7 @@ func newSet(n int) set { return make(set, (n+63)/64) }
 
 func (s set) has(i uint16) bool { return s[i>>6]>>(i&63)&1 != 0 }
 func (s set) add(i uint16)      { s[i>>6] |= 1 << (i & 63) }
+func (s set) remove(i uint16)   { s[i>>6] &^= 1 << (i & 63) }
 
 func (s set) empty() bool {
 	for _, w := range s {
@@ -32,6 +33,14 @@ func (s set) and(a, b set) {
 	a, b = a[:len(s)], b[:len(s)]
 	for i := range s {
 		s[i] = a[i] & b[i]
+	}
+}
+
+// and3 stores a ∩ b ∩ c in s.
+func (s set) and3(a, b, c set) {
+	a, b, c = a[:len(s)], b[:len(s)], c[:len(s)]
+	for i := range s {
+		s[i] = a[i] & b[i] & c[i]
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	"meridian/mirrorlist/geo"
@@ -66,20 +67,16 @@ func (t tier) String() string { return tierNames[t] }
 
 // A pick is one mirror of an answer and why it stands where it does.
 type pick struct {
+	key    cand // what it was ordered by
 	mirror uint16
 	tier   tier
-	rank   uint8 // geographic tiers: see site.rankOf
 	flags  pickFlags
-	score  uint32 // its draw among equals: smaller first
 }
 
 type pickFlags uint8
 
 const (
-	sameASN  pickFlags = 1 << iota // the mirror's own ASN is the client's
-	lagging                        // listed in its place
-	sunk                           // lagging, and behind the fresh ones of its band
-	filled                         // only fills the list
+	filled   pickFlags = 1 << iota // only fills the list
 	promoted                       // moved up for a client that arrived over IPv6
 	padded                         // outside the country that was asked for
 	monopoly                       // alone, by its operator's rule
@@ -94,13 +91,14 @@ type scratch struct {
 	home  [2]byte // the client's country, zero when not known
 	asn   uint32
 
-	base, mask, taken set
-	cands             []cand // room for every mirror
+	mask  set    // who may still be taken
+	fresh set    // see freshOnes
+	cands []cand // room for every mirror
 
 	// For what the precomputed orders do not reach.
 	ranked []rankedSeat
-	whole  []uint16      // mirrors in order of rank
-	ends   [ranks]uint16 // where each rank ends in whole
+	whole  []uint16    // all that is left, as orders hold it
+	at     [ranks]uint // where each rank goes on in whole
 
 	body []byte
 }
@@ -110,33 +108,36 @@ type rankedSeat struct {
 	rank   uint8
 }
 
-// cand is a candidate of one band, as the number that orders it, smaller first: last
-// in the band, sunk, not in the client's ASN, then the draw; the number of the
-// mirror breaks ties.
+// cand is a candidate as the number that orders it, smaller first: by rank, then
+// last in the band, sunk, not in the client's ASN, then the draw; the number of
+// the mirror breaks ties.
+//
+// Until they are put in order, keyLags marks those that lag.
 type cand uint64
 
 const (
-	keyLast    cand = 1 << 63
-	keySunk    cand = 1 << 62
-	keyForeign cand = 1 << 61
+	drawShift = 16 // 32 bits
+	sunkShift = 49
+	rankShift = 51 // 7 bits
+	lagsShift = 63
+
+	keyForeign cand = 1 << 48
+	keySunk    cand = 1 << sunkShift
+	keyLast    cand = 1 << 50
+	keyLags    cand = 1 << lagsShift
 )
 
 func (c cand) mirror() uint16 { return uint16(c) }
-func (c cand) score() uint32  { return uint32(c >> 16) }
+func (c cand) rank() uint8    { return uint8(c >> rankShift & (ranks - 1)) }
+func (c cand) sameASN() bool  { return c&keyForeign == 0 }
+func (c cand) sunk() bool     { return c&keySunk != 0 }
 
 func (s *scratch) fit(t *Table) {
-	if n := len(t.public); len(s.base) != n {
-		s.base, s.mask, s.taken = make(set, n), make(set, n), make(set, n)
+	if n := len(t.public); len(s.mask) != n {
+		s.mask, s.fresh = make(set, n), make(set, n)
 		s.cands = make([]cand, 0, 64*n)
 	}
-	clear(s.taken)
 	s.picks = s.picks[:0]
-}
-
-// take adds a pick, which is not there yet.
-func (s *scratch) take(p pick) {
-	s.taken.add(p.mirror)
-	s.picks = append(s.picks, p)
 }
 
 // decide answers a question. It is pure: everything it depends on is in the
@@ -175,6 +176,9 @@ type ranking struct {
 	*scratch
 	table  *Table
 	health *slotHealth
+	list   set      // may be listed,
+	reach  set      // and has the scheme
+	late   bool     // some candidates lag
 	row    []uint32 // the client's draws
 	coin   float64
 	depth  int // how many mirrors to take
@@ -189,7 +193,7 @@ type ranking struct {
 // rank takes the first mirrors of the whole order. That the order is longer
 // never changes how it begins.
 func (r *ranking) rank() {
-	r.base.and(r.health.list, r.table.ways[r.tree].schemes[r.want])
+	r.list, r.reach = r.health.list, r.table.ways[r.tree].schemes[r.want]
 	if r.near {
 		r.onNet()
 	}
@@ -238,8 +242,8 @@ func (r *ranking) monopoly() bool {
 	if best < 0 {
 		return false
 	}
-	p.mirror, p.score = uint16(best), r.row[best]
-	r.take(p)
+	p.mirror, p.key = uint16(best), t.keys[best]
+	r.picks = append(r.picks, p)
 	return true
 }
 
@@ -247,10 +251,9 @@ func (r *ranking) monopoly() bool {
 // longest prefix first, then by cloud, then by autonomous system.
 func (r *ranking) onNet() {
 	t := r.table
+	r.mask.and(r.list, r.reach)
 	if r.country != ([2]byte{}) {
-		r.mask.and(r.base, t.countrySet(r.country))
-	} else {
-		copy(r.mask, r.base)
+		r.mask.and(r.mask, t.countrySet(r.country))
 	}
 	if r.public {
 		r.mask.and(r.mask, t.public)
@@ -258,16 +261,16 @@ func (r *ranking) onNet() {
 	if t.drain != nil {
 		r.mask.without(r.mask, t.drain)
 	}
+	r.cands = r.cands[:0]
 	for on := r.subnets; len(on) > 0; {
 		n := 1
 		for n < len(on) && on[n].bits == on[0].bits {
 			n++
 		}
-		r.begin()
 		for _, o := range on[:n] {
 			r.candidate(o.mirror)
 		}
-		r.end(tierSubnet, 0, 0)
+		r.group(tierSubnet)
 		on = on[n:]
 	}
 	for on := r.clouds; len(on) > 0; {
@@ -275,18 +278,43 @@ func (r *ranking) onNet() {
 		for n < len(on) && on[n].tier == on[0].tier {
 			n++
 		}
-		r.begin()
 		for _, o := range on[:n] {
 			r.candidate(o.mirror)
 		}
-		r.end(on[0].tier, 0, 0)
+		r.group(on[0].tier)
 		on = on[n:]
 	}
-	r.begin()
 	for _, m := range r.as.declared {
 		r.candidate(m)
 	}
-	r.end(tierASN, 0, 0)
+	r.group(tierASN)
+}
+
+// candidate adds a mirror to the group under way if it is eligible.
+func (r *ranking) candidate(m uint16) {
+	if !r.mask.has(m) {
+		return
+	}
+	c := r.table.keys[m] | cand(r.row[m])<<drawShift
+	if r.health.lag.has(m) {
+		c |= keyLags
+		r.late = true
+	}
+	r.cands = append(r.cands, c)
+}
+
+// group takes the best of a group on-net, and begins the next one.
+func (r *ranking) group(t tier) {
+	r.best(t, 0)
+	r.cands = r.cands[:0]
+	r.drop()
+}
+
+// drop takes those out of r.mask that were taken.
+func (r *ranking) drop() {
+	for i := range r.picks {
+		r.mask.remove(r.picks[i].mirror)
+	}
 }
 
 // geographic fills the list with public mirrors by distance: those of the
@@ -312,7 +340,7 @@ func (r *ranking) walkCountries(fill bool) {
 			return
 		}
 		var flags pickFlags
-		r.mask.and(r.base, t.public)
+		r.mask.and3(r.list, r.reach, t.public)
 		if r.country != ([2]byte{}) && !pad {
 			r.mask.and(r.mask, t.countrySet(r.country))
 		}
@@ -333,164 +361,169 @@ func (r *ranking) walkCountries(fill bool) {
 
 // walk takes mirrors of r.mask in geographic order until the list is full.
 func (r *ranking) walk(flags pickFlags) {
-	t := r.table
 	if len(r.picks) > 0 {
-		r.mask.without(r.mask, r.taken)
+		r.drop()
 	}
 	if r.home == ([2]byte{}) {
-		r.begin()
 		r.candidates()
-		r.end(tierShuffle, 0, flags)
+		r.best(tierShuffle, flags)
 		return
 	}
-	for bands := t.orders.of(r.place); len(bands) > 0; {
-		rank, mirrors, rest := nextBand(bands)
-		r.band(rank, mirrors, flags)
-		if len(r.picks) >= r.depth {
-			break
-		}
-		bands = rest
-	}
-	runtime.KeepAlive(t.orders) // it may be a mapped file
-	if len(r.picks) >= r.depth {
-		return
-	}
-	// What the order of this place does not reach: rank all that is left.
-	n := r.rankAll()
-	for rank, from := 0, 0; from < n; rank++ {
-		to := int(r.ends[rank])
-		if from < to {
-			r.band(rank, r.whole[from:to], flags)
-			if len(r.picks) >= r.depth {
-				return
-			}
-			from = to
-		}
+	orders := r.table.orders
+	r.bands(orders.of(r.place), flags)
+	runtime.KeepAlive(orders) // it may be a mapped file
+	if len(r.picks) < r.depth {
+		// What the order of this place does not reach: rank all that is left.
+		r.drop()
+		r.bands(r.rankAll(), flags)
 	}
 }
 
-// rankAll sorts the mirrors of r.mask that are not taken yet by rank into
-// r.whole, and leaves in r.ends where each rank ends. It returns their number.
-func (r *ranking) rankAll() int {
+// rankAll returns the order of the mirrors in r.mask, as orders hold it.
+func (r *ranking) rankAll() []uint16 {
 	t, here := r.table, r.table.siteOf(r.place)
-	clear(r.ends[:])
+	var count [ranks]uint16
 	r.ranked = r.ranked[:0]
 	for i := range t.seats {
 		m := &t.seats[i]
-		if r.mask.has(m.mirror) && !r.taken.has(m.mirror) {
+		if r.mask.has(m.mirror) {
 			k := here.rankOf(m)
-			r.ends[k]++
+			count[k]++
 			r.ranked = append(r.ranked, rankedSeat{m.mirror, uint8(k)})
 		}
 	}
-	sum := uint16(0)
-	for k, c := range r.ends {
-		r.ends[k] = sum
-		sum += c
-	}
-	n := len(r.ranked)
-	if cap(r.whole) < n {
-		r.whole = make([]uint16, len(t.seats))
-	}
-	r.whole = r.whole[:n]
-	for _, m := range r.ranked {
-		r.whole[r.ends[m.rank]] = m.mirror
-		r.ends[m.rank]++
-	}
-	return n
-}
-
-// band takes the eligible mirrors of one geographic band. None of those in r.mask
-// may have been taken.
-func (r *ranking) band(rank int, mirrors []uint16, flags pickFlags) {
-	cands, mask, keys, row := r.cands[:0], r.mask, r.table.keys, r.row
-	for _, m := range mirrors {
-		if mask.has(m) {
-			cands = append(cands, keys[m]|cand(row[m])<<16)
+	r.whole = slices.Grow(r.whole[:0], len(t.seats)+ranks)
+	for k, n := range count {
+		if n == 0 {
+			continue
 		}
+		r.whole = append(r.whole, bandMark+uint16(k))
+		r.at[k] = uint(len(r.whole))
+		r.whole = r.whole[:len(r.whole)+int(n)]
 	}
-	if r.cands = cands; len(cands) == 0 {
-		return
+	for _, m := range r.ranked {
+		r.whole[r.at[m.rank]] = m.mirror
+		r.at[m.rank]++
 	}
-	t := tierCountry
-	if rank >= foreign {
-		t = tierWorld
-	}
-	r.end(t, rank, flags)
+	return r.whole
 }
 
-func (r *ranking) begin() { r.cands = r.cands[:0] }
-
-// candidate adds a mirror to the band under way if it is eligible.
-func (r *ranking) candidate(m uint16) {
-	if r.mask.has(m) && !r.taken.has(m) {
-		r.cands = append(r.cands, r.table.keys[m]|cand(r.row[m])<<16)
+// bands takes the mirrors of r.mask that come first in an order of whole bands,
+// as many as the list has room for. None of them may have been taken.
+func (r *ranking) bands(order []uint16, flags pickFlags) {
+	room, rank := r.depth-len(r.picks), cand(0)
+	fresh, row := r.freshOnes(), r.row
+	mask, keys := r.mask[:len(fresh)], r.table.keys[:len(row)]
+	cands, n, late := r.cands[:cap(r.cands)], 0, false
+	for _, m := range order {
+		if m >= bandMark {
+			if n >= room {
+				break
+			}
+			rank = cand(m-bandMark) << rankShift
+			continue
+		}
+		c := rank
+		if fresh[m>>6]>>(m&63)&1 == 0 {
+			if mask[m>>6]>>(m&63)&1 == 0 {
+				continue
+			}
+			c |= keyLags
+			late = true
+		}
+		cands[n] = c | keys[m] | cand(row[m])<<drawShift
+		n++
 	}
+	r.cands, r.late = cands[:n], late
+	r.best(tierCountry, flags)
 }
 
-// candidates adds all of r.mask. None of them may have been taken.
+// freshOnes returns the mirrors of r.mask that do not lag. It is one test for most
+// candidates, of whom few lag.
+func (r *ranking) freshOnes() set {
+	if !r.health.lags {
+		return r.mask
+	}
+	r.fresh.without(r.mask, r.health.lag)
+	return r.fresh
+}
+
+// candidates are all of r.mask. None of them may have been taken.
 func (r *ranking) candidates() {
-	cands, keys, row := r.cands, r.table.keys, r.row
-	for w, word := range r.mask {
+	r.cands = r.cands[:0]
+	fresh := r.freshOnes()
+	r.members(fresh, 0)
+	if r.health.lags {
+		n := len(r.cands)
+		fresh.without(r.mask, fresh)
+		r.members(fresh, keyLags)
+		r.late = len(r.cands) > n
+	}
+}
+
+// members adds all of a set to the candidates.
+func (r *ranking) members(of set, mark cand) {
+	cands, n, row := r.cands[:cap(r.cands)], len(r.cands), r.row
+	keys := r.table.keys[:len(row)]
+	for w, word := range of {
 		for ; word != 0; word &= word - 1 {
 			m := w<<6 | bits.TrailingZeros64(word)
-			cands = append(cands, keys[m]|cand(row[m])<<16)
+			cands[n] = mark | keys[m] | cand(row[m])<<drawShift
+			n++
 		}
 	}
-	r.cands = cands
+	r.cands = cands[:n]
 }
 
-// end takes the best of the band, as many as the list has room for.
-func (r *ranking) end(t tier, rank int, flags pickFlags) {
-	r.best(t, rank, flags, r.health.lags && r.sink())
-}
-
-// best takes the first of the band. With late, some of it lag behind.
-func (r *ranking) best(t tier, rank int, flags pickFlags, late bool) {
-	room := r.depth - len(r.picks)
+// best takes the first of r.cands, as many as the list has room for. Of the
+// geographic tiers t is the first: the rank tells them apart.
+func (r *ranking) best(t tier, flags pickFlags) {
+	cands, room := r.cands, r.depth-len(r.picks)
 	if room <= 0 {
 		return
 	}
 	if r.as.own {
-		for i, c := range r.cands {
+		for i, c := range cands {
 			if r.table.ownASN[c.mirror()] == r.asn {
-				r.cands[i] = c &^ keyForeign
+				cands[i] = c &^ keyForeign
 			}
 		}
 	}
-	// Keep the best in order at the front of cands: bands are large, lists are
-	// short, and most candidates lose their first comparison. A band of one is in
-	// order.
-	best := r.cands
-	if len(best) > 1 {
-		best = best[:0]
-		for _, c := range r.cands {
-			i := len(best)
-			if i < room {
-				best = best[:i+1]
-			} else if i--; c > best[i] {
-				continue
+	if r.late {
+		r.late = false
+		for i := 0; i < len(cands); i++ {
+			if cands[i]&keyLags != 0 {
+				i = r.sink(i) - 1
 			}
-			for ; i > 0 && best[i-1] > c; i-- {
-				best[i] = best[i-1]
-			}
-			best[i] = c
 		}
 	}
-	// Nobody in the band was taken before, and nobody is in it twice.
-	for _, c := range best {
-		p := pick{mirror: c.mirror(), tier: t, rank: uint8(rank), flags: flags, score: c.score()}
-		if c&keyForeign == 0 {
-			p.flags |= sameASN
-		}
-		if late && r.health.lag.has(p.mirror) {
-			p.flags |= lagging
-			if c&keySunk != 0 {
-				p.flags |= sunk
-			}
-		}
-		r.take(p)
+	// Keep the best in order at the front of cands: there may be many, lists are
+	// short, and most candidates lose their first comparison.
+	n := min(room, len(cands))
+	for i, c := range cands[:n] {
+		insert(cands[:n], i, c&^keyLags)
 	}
+	for _, c := range cands[n:] {
+		if c &^= keyLags; c < cands[n-1] {
+			insert(cands[:n], n-1, c)
+		}
+	}
+	// Nobody among them was taken before, and nobody is there twice.
+	had := len(r.picks)
+	r.picks = slices.Grow(r.picks, n)[:had+n]
+	picks := r.picks[had:]
+	for i, c := range cands[:len(picks)] {
+		picks[i] = pick{c, c.mirror(), t + tier(c.rank()/foreign), flags}
+	}
+}
+
+// insert puts c where it belongs among the first i, and moves those behind it to
+// make room.
+func insert(cands []cand, i int, c cand) {
+	for ; i > 0 && cands[i-1] > c; i-- {
+		cands[i] = cands[i-1]
+	}
+	cands[i] = c
 }
 
 // The share of a band's bandwidth that its fresh mirrors hold, from which on
@@ -502,33 +535,32 @@ const (
 	freshAll  = 0.6
 )
 
-// sink puts the fresh mirrors of the band before the lagging ones, for as large a
-// part of the clients as the fresh have bandwidth to serve. It reports whether
-// some are lagging.
-func (r *ranking) sink() (late bool) {
-	lag, weights := r.health.lag, r.table.weights
-	if len(r.cands) == 1 {
-		return lag.has(r.cands[0].mirror()) // and precedes nobody
+// sink puts the fresh mirrors of the band that candidate i is in before the lagging
+// ones, for as large a part of the clients as the fresh have bandwidth to serve. It
+// returns where the band ends.
+func (r *ranking) sink(i int) (end int) {
+	rank, begin := r.cands[i].rank(), i
+	for begin > 0 && r.cands[begin-1].rank() == rank {
+		begin--
 	}
+	for end = i; end < len(r.cands) && r.cands[end].rank() == rank; end++ {
+	}
+	band := r.cands[begin:end]
+	weights := r.table.weights
 	old, all := 0, 0
-	for _, c := range r.cands {
-		m := c.mirror()
-		w := weights[m]
+	for _, c := range band {
+		w := weights[c.mirror()]
 		all += w
 		// Without a branch: which mirrors lag is anybody's guess.
-		old += w & -int(lag[m>>6]>>(m&63)&1)
-	}
-	if old == 0 {
-		return false
+		old += w & -int(c>>lagsShift)
 	}
 	share := (float64(all-old)/float64(all) - freshSome) / (freshAll - freshSome)
 	if r.coin < share {
-		for i, c := range r.cands {
-			m := c.mirror()
-			r.cands[i] = c | keySunk&-cand(lag[m>>6]>>(m&63)&1)
+		for i, c := range band {
+			band[i] = c | c>>(lagsShift-sunkShift)&keySunk
 		}
 	}
-	return true
+	return end
 }
 
 // lastResort answers when no mirror may be listed: an old list is better than
@@ -538,23 +570,22 @@ func (r *ranking) sink() (late bool) {
 func (r *ranking) lastResort() {
 	t := r.table
 	for _, want := range [2]scheme{r.want, anyScheme} {
+		r.reach = t.ways[r.tree].schemes[want]
 		if want != r.want {
-			r.base.and(r.health.list, t.ways[r.tree].schemes[want])
+			r.list = r.health.list
 			r.geographic()
 			if r.fill(); len(r.picks) > 0 {
 				return
 			}
 		}
+		r.list = r.health.any
 		for _, tier := range [2]tier{tierFallback, tierAny} {
-			r.base.and(r.health.any, t.ways[r.tree].schemes[want])
+			r.mask.and3(r.list, r.reach, t.public)
 			if tier == tierFallback {
-				r.base.and(r.base, t.fallback)
+				r.mask.and(r.mask, t.fallback)
 			}
-			r.mask.and(r.base, t.public)
-			r.begin()
 			r.candidates()
-			r.best(tier, 0, 0, false)
-			if len(r.picks) > 0 {
+			if r.best(tier, 0); len(r.picks) > 0 {
 				return
 			}
 		}
@@ -585,7 +616,6 @@ func (r *ranking) sixes() {
 			r.depth = len(t.mirrors)
 		}
 		r.picks = r.picks[:0]
-		clear(r.taken)
 		r.rank()
 	}
 	for ; need > 0; need-- {
@@ -630,10 +660,9 @@ func (r *ranking) countSixes(picks []pick) (n int) {
 // moreSixes reports whether a mirror that may be listed, is reachable over IPv6,
 // and was not taken is left.
 func (r *ranking) moreSixes() bool {
-	for i, w := range r.base {
-		if w&r.table.ipv6[i]&^r.taken[i] != 0 {
-			return true
-		}
+	n := 0 // with those that were taken
+	for i, w := range r.table.ipv6 {
+		n += bits.OnesCount64(w & r.list[i] & r.reach[i])
 	}
-	return false
+	return n > r.countSixes(r.picks)
 }

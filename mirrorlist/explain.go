@@ -119,7 +119,9 @@ func (t *Table) explain(in Inquiry) (*Explanation, error) {
 	q.limit, q.all = limit, true
 	var s scratch
 	t.decide(&q, &s)
+	taken := newSet(len(t.mirrors))
 	for i, p := range s.picks {
+		taken.add(p.mirror)
 		c := t.candidateInfo(&q, &s, p)
 		c.Position, c.Listed = i+1, i < limit
 		if c.Private && !in.All {
@@ -129,7 +131,7 @@ func (t *Table) explain(in Inquiry) (*Explanation, error) {
 		e.Candidates = append(e.Candidates, c)
 	}
 	for i := range t.mirrors {
-		if s.taken.has(uint16(i)) {
+		if taken.has(uint16(i)) {
 			continue
 		}
 		if t.mirrors[i].Private && !in.All {
@@ -181,7 +183,7 @@ func (t *Table) candidateInfo(q *question, s *scratch, p pick) Candidate {
 		Weight: t.weights[p.mirror], Private: m.Private, Health: t.slotHealthName(q.slot, p.mirror),
 	}
 	if p.tier == tierCountry || p.tier == tierWorld {
-		if b := int(p.rank) % foreign; b != nowhere {
+		if b := int(p.key.rank()) % foreign; b != nowhere {
 			c.Band = &b
 		}
 	}
@@ -191,18 +193,18 @@ func (t *Table) candidateInfo(q *question, s *scratch, p pick) Candidate {
 			c.DistanceKm = &d
 		}
 	}
-	for _, f := range []struct {
-		flag pickFlags
+	for _, why := range []struct {
+		is   bool
 		text string
 	}{
-		{monopoly, "wants its own clients for itself"},
-		{sameASN, "in the client's own ASN"},
-		{sunk, "lags behind the newest generation, so fresh ones of its band come first"},
-		{promoted, "moved up because the client arrived over IPv6"},
-		{padded, "outside the country that was asked for: fills the list"},
+		{p.flags&monopoly != 0, "wants its own clients for itself"},
+		{p.key.sameASN(), "in the client's own ASN"},
+		{p.key.sunk(), "lags behind the newest generation, so fresh ones of its band come first"},
+		{p.flags&promoted != 0, "moved up because the client arrived over IPv6"},
+		{p.flags&padded != 0, "outside the country that was asked for: fills the list"},
 	} {
-		if p.flags&f.flag != 0 {
-			c.Reasons = append(c.Reasons, f.text)
+		if why.is {
+			c.Reasons = append(c.Reasons, why.text)
 		}
 	}
 	if p.flags&filled != 0 {

@@ -1271,7 +1271,7 @@ func whole(t *testing.T, table *Table, addr netip.Addr, now time.Time) (order []
 	table.decide(&q, &s)
 	ranks = map[string]uint8{}
 	for _, p := range s.picks {
-		ranks[table.mirrors[p.mirror].Name] = p.rank
+		ranks[table.mirrors[p.mirror].Name] = p.key.rank()
 	}
 	return names(table, s.picks), ranks
 }

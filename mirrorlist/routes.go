@@ -198,9 +198,8 @@ var (
 
 // list answers /mirrorlist/VERSION/REPO.
 func (s *Server) list(c *gin.Context) error {
-	t := s.table.Load()
-	p := parseParams(c.Request.URL.RawQuery)
-	return s.answer(c, t, c.Param("version"), c.Param("repo"), p)
+	version, repo := c.Params[0].Value, c.Params[1].Value // in the order of the path
+	return s.answer(c, s.table.Load(), version, repo, parseParams(c.Request.URL.RawQuery))
 }
 
 // listByQuery answers /mirrorlist?repo=NAME-VERSION&arch=ARCH.
