@@ -1,11 +1,8 @@
 package mirrorlist
 
 import (
-	"encoding/json"
-	"fmt"
-	"html/template"
 	"net/http"
-	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,29 +14,33 @@ import (
 )
 
 // The API structs are small and own: what is not copied here does not leave the
-// server. Private mirrors, subnets and e-mail addresses are never copied.
+// server. Private mirrors, subnets and e-mail addresses are never copied. Their
+// doc tags, with the types, are what openapi.json says of them.
 
-// apiMirrorInfo is one public mirror.
-type apiMirrorInfo struct {
-	Name            string                `json:"name"`
+// apiMirror is one mirror of those that are not private.
+type apiMirror struct {
+	Name            string                `json:"name" doc:"identifies the mirror; by convention its host name"`
 	Sponsor         string                `json:"sponsor"`
 	SponsorURL      string                `json:"sponsor_url,omitempty"`
-	URLs            map[string]string     `json:"urls"`
-	Modules         map[string]apiAddress `json:"modules,omitempty"`
-	UpdateFrequency string                `json:"update_frequency"`
-	Country         string                `json:"country,omitempty"`
+	URLs            apiAddress            `json:"urls" doc:"base URLs of the main tree, by protocol: http, https, rsync, ftp"`
+	Modules         map[string]apiAddress `json:"modules,omitempty" doc:"base URLs of optional trees, by module"`
+	UpdateFrequency string                `json:"update_frequency" doc:"how often it syncs, such as 3h"`
+	Country         string                `json:"country,omitempty" doc:"ISO 3166-1 alpha-2"`
 	State           string                `json:"state_province,omitempty"`
 	City            string                `json:"city,omitempty"`
-	Latitude        *float64              `json:"latitude"`
+	Latitude        *float64              `json:"latitude" doc:"degrees; null where not known"`
 	Longitude       *float64              `json:"longitude"`
-	PositionFrom    string                `json:"position_from"`
-	Bandwidth       int                   `json:"bandwidth_mbits"`
+	PositionFrom    string                `json:"position_from" doc:"file, address, country or none"`
+	Bandwidth       int                   `json:"bandwidth_mbits" doc:"its weight among equals"`
+	IPv4            bool                  `json:"ipv4" doc:"answers over IPv4, or has such an address and was not tried"`
 	IPv6            bool                  `json:"ipv6"`
 	ASN             uint32                `json:"asn,omitempty"`
-	Cloud           string                `json:"cloud,omitempty"`
+	Cloud           string                `json:"cloud,omitempty" doc:"aws, azure, gcp or oci: listed only to clients in it"`
 	CloudRegions    []string              `json:"cloud_regions,omitempty"`
 	Anycast         bool                  `json:"anycast,omitempty"`
-	ISOs            bool                  `json:"isos"`
+	ISOs            bool                  `json:"isos" doc:"promises to have the ISO images"`
+	Health          string                `json:"health" doc:"the worst of its repositories: fresh, ahead, lagging, stale, broken, absent, down, pending, unprobed or unknown"`
+	BehindSince     *time.Time            `json:"behind_since,omitempty" doc:"when the oldest of what it was seen with was superseded"`
 }
 
 type apiAddress map[string]string
@@ -54,14 +55,16 @@ func addressOf(a schema.Address) apiAddress {
 	return out
 }
 
-func (t *Table) mirrorInfo(i uint16) apiMirrorInfo {
+func (t *Table) apiMirror(e *card) apiMirror {
+	i := e.mirror
 	m := &t.mirrors[i]
-	info := apiMirrorInfo{
+	info := apiMirror{
 		Name: m.Name, Sponsor: m.Sponsor, SponsorURL: m.SponsorURL, URLs: addressOf(m.Address),
 		UpdateFrequency: schema.FormatDuration(m.UpdateFrequency),
 		Country:         letters(m.country), State: m.Location.State, City: m.Location.City,
-		PositionFrom: m.from.String(), Bandwidth: t.bandwidth[i], IPv6: t.ipv6.has(i), ASN: t.ownASN[i],
+		PositionFrom: m.from.String(), Bandwidth: m.Bandwidth, IPv4: e.ipv4, IPv6: t.ipv6.has(i), ASN: t.ownASN[i],
 		Cloud: m.CloudType, CloudRegions: m.CloudRegions, Anycast: m.Anycast, ISOs: !m.Carries.NoISOs,
+		Health: e.health.String(), BehindSince: orNil(e.behind),
 	}
 	if m.AllRegions {
 		info.CloudRegions = []string{"all"}
@@ -78,350 +81,205 @@ func (t *Table) mirrorInfo(i uint16) apiMirrorInfo {
 	return info
 }
 
-// apiMirrors answers /api/v1/mirrors: every mirror that is not private.
-func (s *Server) apiMirrors(c *gin.Context) error {
+// orNil leaves out a moment that never was.
+func orNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// A slice is which part of a list that grows a request wants.
+type slice struct{ limit, offset int }
+
+// parseSlice reads limit and offset.
+func parseSlice(v url.Values, preset, most int) (s slice, no *refusal) {
+	s.limit = preset
+	for _, p := range []struct {
+		name        string
+		into        *int
+		least, most int
+	}{{"limit", &s.limit, 1, most}, {"offset", &s.offset, 0, 1 << 30}} {
+		text := v.Get(p.name)
+		if text == "" {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < p.least || n > p.most {
+			return s, badRequest("malformed %s %q: write a number from %d to %d, or leave it out", p.name, clip(text), p.least, p.most)
+		}
+		*p.into = n
+	}
+	return s, nil
+}
+
+// cut returns the bounds of the part of n things, and the URL of the next part, ""
+// behind the last one.
+func (s slice) cut(c *gin.Context, n int) (from, to int, next string) {
+	from = min(s.offset, n)
+	to = min(from+s.limit, n)
+	if to < n {
+		v := c.Request.URL.Query()
+		v.Set("limit", strconv.Itoa(s.limit))
+		v.Set("offset", strconv.Itoa(to))
+		next = c.Request.URL.Path + "?" + v.Encode()
+	}
+	return from, to, next
+}
+
+// paged is the answer of one part of a list.
+func paged(v any, next string) (*response, error) {
+	a, err := asJSON(v, shortly)
+	if err == nil && next != "" {
+		a.links = "<" + next + `>; rel="next"`
+	}
+	return a, err
+}
+
+// apiMirrors is a part of a list of mirrors.
+type apiMirrors struct {
+	Mirrors []apiMirror `json:"mirrors"`
+	Total   int         `json:"total" doc:"how many there are in all parts"`
+	Next    string      `json:"next,omitempty" doc:"URL of the next part; absent in the last one. Also in the header Link"`
+}
+
+// mirrorsOperation answers /api/v1/mirrors.
+func (s *Server) mirrorsOperation(c *gin.Context) (*response, error) {
 	t := s.table.Load()
-	out := []apiMirrorInfo{}
-	for i := range t.mirrors {
-		if !t.mirrors[i].Private {
-			out = append(out, t.mirrorInfo(uint16(i)))
+	values := c.Request.URL.Query()
+	q, no := parseMirrorQuery(values)
+	if no != nil {
+		return nil, no
+	}
+	part, no := parseSlice(values, 1000, 1000)
+	if no != nil {
+		return nil, no
+	}
+	keep := func(*card) bool { return true }
+	if module := values.Get("module"); module != "" {
+		tr := slices.IndexFunc(t.trees[1:], func(tr tree) bool { return tr.name == module })
+		if tr < 0 {
+			return nil, badRequest("unknown module %q: /api/v1/network lists them", clip(module))
+		}
+		keep = func(e *card) bool { return t.mirrors[e.mirror].bases[tr+1] != (base{}) }
+	}
+	found := s.directory(t).find(t, &q, keep)
+	from, to, next := part.cut(c, len(found))
+	out := apiMirrors{Mirrors: []apiMirror{}, Total: len(found), Next: next}
+	for i := range found[from:to] {
+		out.Mirrors = append(out.Mirrors, t.apiMirror(&found[from+i]))
+	}
+	return paged(out, next)
+}
+
+// cardNamed finds a mirror that is not private. A private one is answered for as
+// one that does not exist.
+func (s *Server) cardNamed(t *Table, name string) (*card, error) {
+	d := s.directory(t)
+	if i, ok := t.byName[name]; ok {
+		j, ok := slices.BinarySearchFunc(d.cards, i, func(e card, i uint16) int { return int(e.mirror) - int(i) })
+		if ok {
+			return &d.cards[j], nil
 		}
 	}
-	return writeJSON(c, struct {
-		Mirrors []apiMirrorInfo `json:"mirrors"`
-	}{out})
+	return nil, &refusal{code: http.StatusNotFound, text: "no public mirror is called \"" + clip(name) + "\": / and /api/v1/mirrors list them"}
 }
 
-// apiMirror answers /api/v1/mirrors/NAME.
-func (s *Server) apiMirror(c *gin.Context) error {
-	t := s.table.Load()
-	i, ok := t.byName[c.Param("name")]
-	if !ok || t.mirrors[i].Private {
-		return notFound("no public mirror is called %q: /api/v1/mirrors lists them", clip(c.Param("name")))
-	}
-	return writeJSON(c, t.mirrorInfo(i))
+// apiNetwork is what can be asked for.
+type apiNetwork struct {
+	Versions       []apiVersion                      `json:"versions"`
+	Aliases        map[schema.Version]schema.Version `json:"aliases" doc:"version that may be asked for → version that is answered"`
+	Vault          []schema.Version                  `json:"vault_versions"`
+	VaultMirror    string                            `json:"vault_mirror"`
+	AllowedOutdate string                            `json:"allowed_outdate" doc:"how long an older generation is still handed out, such as 12h"`
+	Repos          []apiRepo                         `json:"repos"`
+	Mirrors        int                               `json:"public_mirrors" doc:"mirrors that are neither private nor for a cloud"`
 }
 
-// apiNetwork answers /api/v1/network: what can be asked for.
-func (s *Server) apiNetwork(c *gin.Context) error {
+type apiVersion struct {
+	Version schema.Version `json:"version"`
+	Arches  []schema.Arch  `json:"arches"`
+	Module  string         `json:"module,omitempty"`
+}
+
+type apiRepo struct {
+	Name     string           `json:"name"`
+	Path     string           `json:"path" doc:"below the version, with $basearch where it is per architecture"`
+	Versions []schema.Version `json:"versions,omitempty" doc:"absent: every version"`
+	Arches   []schema.Arch    `json:"arches,omitempty" doc:"absent: every architecture"`
+	Vault    bool             `json:"vault,omitempty"`
+}
+
+// networkOperation answers /api/v1/network.
+func (s *Server) networkOperation(*gin.Context) (*response, error) {
 	t := s.table.Load()
-	type repo struct {
-		Name     string           `json:"name"`
-		Path     string           `json:"path"`
-		Versions []schema.Version `json:"versions,omitempty"`
-		Arches   []schema.Arch    `json:"arches,omitempty"`
-		Vault    bool             `json:"vault,omitempty"`
+	out := apiNetwork{
+		Versions: []apiVersion{}, Aliases: t.network.Aliases, Vault: t.network.Vault, VaultMirror: t.network.VaultMirror,
+		AllowedOutdate: schema.FormatDuration(t.network.AllowedOutdate), Repos: []apiRepo{}, Mirrors: t.public.count(),
 	}
-	type version struct {
-		Version schema.Version `json:"version"`
-		Arches  []schema.Arch  `json:"arches"`
-		Module  string         `json:"module,omitempty"`
+	if out.Aliases == nil {
+		out.Aliases = map[schema.Version]schema.Version{}
 	}
-	out := struct {
-		Versions       []version                         `json:"versions"`
-		Aliases        map[schema.Version]schema.Version `json:"aliases"`
-		Vault          []schema.Version                  `json:"vault_versions"`
-		VaultMirror    string                            `json:"vault_mirror"`
-		AllowedOutdate string                            `json:"allowed_outdate"`
-		Repos          []repo                            `json:"repos"`
-		Mirrors        int                               `json:"public_mirrors"`
-	}{
-		Aliases: t.network.Aliases, Vault: t.network.Vault, VaultMirror: t.network.VaultMirror,
-		AllowedOutdate: schema.FormatDuration(t.network.AllowedOutdate), Mirrors: t.public.count(),
+	if out.Vault == nil {
+		out.Vault = []schema.Version{}
 	}
 	for _, v := range t.network.Served() {
-		out.Versions = append(out.Versions, version{v, t.network.ArchesOf(v), t.network.Module(v)})
+		out.Versions = append(out.Versions, apiVersion{v, t.network.ArchesOf(v), t.network.Module(v)})
 	}
 	for _, r := range t.network.Repos {
-		out.Repos = append(out.Repos, repo(r))
+		out.Repos = append(out.Repos, apiRepo(r))
 	}
-	return writeJSON(c, out)
+	return asJSON(out, shortly)
 }
 
-// apiExplain answers /api/v1/explain for everybody: private mirrors are counted
-// and not named.
-func (s *Server) apiExplain(c *gin.Context) error { return s.explain(c, false) }
+// explainOperation answers /api/v1/explain for everybody: private mirrors are
+// counted and not named.
+func (s *Server) explainOperation(c *gin.Context) (*response, error) { return s.explain(c, false) }
 
 // apiExplainAll answers it on the admin listener.
-func (s *Server) apiExplainAll(c *gin.Context) error { return s.explain(c, true) }
+func (s *Server) apiExplainAll(c *gin.Context) (*response, error) { return s.explain(c, true) }
 
-func (s *Server) explain(c *gin.Context, all bool) error {
+func (s *Server) explain(c *gin.Context, all bool) (*response, error) {
 	t := s.table.Load()
-	p := parseParams(c.Request.URL.RawQuery)
-	in := Inquiry{
-		Version: c.Query("version"), Repo: p.repo, Arch: p.arch, Protocol: p.protocol, Country: p.country,
-		UserAgent: c.Query("user_agent"), All: all,
-	}
-	if in.Version == "" && in.Repo != "" {
-		repo, version, no := t.splitRepo(in.Repo)
-		if no != nil {
-			return no
-		}
-		in.Repo, in.Version = repo, version
+	in, no := t.inquiry(c.Request)
+	if no != nil {
+		return nil, no
 	}
 	if in.Version == "" {
 		name, version := t.exampleNames()
-		return badRequest(`missing "version" and "repo": try /api/v1/explain?version=%s&repo=%s&ip=192.0.2.1`, version, name)
+		return nil, badRequest(`missing "version" and "repo": try /api/v1/explain?version=%s&repo=%s&ip=192.0.2.1`, version, name)
 	}
-	if ip := c.Query("ip"); ip != "" {
-		a, ok := parseAddr(ip)
-		if !ok {
-			return badRequest("malformed address %q: write one such as ip=192.0.2.1 or ip=2001:db8::1, or leave it out for your own", clip(ip))
-		}
-		in.Addr = a
-	} else {
-		in.Addr = clientOf(c.Request, t.trusted, t.header, t.secret).addr
-	}
+	in.All = all
 	e, err := t.explain(in)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return writeJSON(c, e)
+	return asJSON(e, "")
 }
 
-func writeJSON(c *gin.Context, v any) error {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return err
+// inquiry reads what a request wants explained. Without a version and a repository
+// it has none.
+func (t *Table) inquiry(r *http.Request) (in Inquiry, no *refusal) {
+	p, values := parseParams(r.URL.RawQuery), r.URL.Query()
+	in = Inquiry{
+		Version: values.Get("version"), Repo: p.repo, Arch: p.arch, Protocol: p.protocol, Country: p.country,
+		UserAgent: values.Get("user_agent"),
 	}
-	c.Header("Cache-Control", "no-store")
-	c.Data(http.StatusOK, "application/json", append(body, '\n'))
-	return nil
-}
-
-// debugMirror is a mirror in the form of the debug endpoints, minus what they
-// leaked: e-mail addresses, subnets, and private mirrors altogether.
-type debugMirror struct {
-	Name            string            `json:"name"`
-	ASN             []string          `json:"asn"`
-	CloudType       string            `json:"cloud_type"`
-	CloudRegion     string            `json:"cloud_region"`
-	Geolocation     map[string]string `json:"geolocation"`
-	HasFullISOSet   bool              `json:"has_full_iso_set"`
-	OptionalModules string            `json:"has_optional_modules"`
-	IP              string            `json:"ip"`
-	IPASN           string            `json:"ip_asn"`
-	IPv6            bool              `json:"ipv6"`
-	Location        map[string]any    `json:"location"`
-	Monopoly        bool              `json:"monopoly"`
-	Private         bool              `json:"private"`
-	Sponsor         string            `json:"sponsor_name"`
-	SponsorURL      string            `json:"sponsor_url"`
-	Status          string            `json:"status"`
-	UpdateFrequency string            `json:"update_frequency"`
-	URLs            apiAddress        `json:"urls"`
-	ModuleURLs      map[string]any    `json:"module_urls"`
-}
-
-func (t *Table) debugMirror(i uint16) debugMirror {
-	m := &t.mirrors[i]
-	d := debugMirror{
-		Name: m.Name, ASN: []string{}, CloudType: m.CloudType, CloudRegion: strings.Join(m.CloudRegions, ","),
-		Geolocation: map[string]string{
-			"continent": m.Location.Continent, "country": letters(m.country),
-			"state_province": m.Location.State, "city": m.Location.City,
-		},
-		HasFullISOSet: !m.Carries.NoISOs, IPv6: t.ipv6.has(i), Monopoly: m.Monopoly, Sponsor: m.Sponsor, SponsorURL: m.SponsorURL,
-		Status: t.mirrorHealth(i), UpdateFrequency: schema.FormatDuration(m.UpdateFrequency),
-		URLs: addressOf(m.Address), ModuleURLs: map[string]any{}, Location: map[string]any{"latitude": nil, "longitude": nil},
-	}
-	if a := m.addrs.first(); a.IsValid() {
-		d.IP = a.String()
-	}
-	if t.ownASN[i] != 0 {
-		d.IPASN = strconv.FormatUint(uint64(t.ownASN[i]), 10)
-	}
-	for _, n := range m.ASN {
-		d.ASN = append(d.ASN, strconv.FormatUint(uint64(n), 10))
-	}
-	if m.at.known() {
-		d.Location = map[string]any{"latitude": m.lat, "longitude": m.lon}
-	}
-	var modules []string
-	for name, a := range m.AddressOptional {
-		modules = append(modules, name)
-		d.ModuleURLs[name] = addressOf(a)
-	}
-	slices.Sort(modules)
-	d.OptionalModules = strings.Join(modules, ",")
-	return d
-}
-
-// debugIP answers /debug/json/ip_info: what this server sees of a request.
-func (s *Server) debugIP(c *gin.Context) error {
-	t := s.table.Load()
-	result := map[string]any{}
-	for name, values := range c.Request.Header {
-		switch name {
-		case "Authorization", "Cookie", "Proxy-Authorization":
-		default:
-			result[name] = strings.Join(values, ", ")
+	if in.Version == "" && in.Repo != "" {
+		if in.Repo, in.Version, no = t.splitRepo(in.Repo); no != nil {
+			return in, no
 		}
 	}
-	result["Host"] = c.Request.Host
-	client := clientOf(c.Request, t.trusted, t.header, t.secret)
-	places := map[string]any{}
-	for _, a := range []string{peerOf(c.Request.RemoteAddr).String(), client.addr.String()} {
-		if addr, ok := parseAddr(a); ok {
-			places[a] = t.debugPlace(addr)
-		}
+	ip := strings.TrimSpace(values.Get("ip"))
+	if ip == "" {
+		in.Addr = clientOf(r, t.trusted, t.header, t.secret).addr
+		return in, nil
 	}
-	result["geodata"] = places
-	writeEnvelope(c, http.StatusOK, result, "success", s.now())
-	return nil
-}
-
-func (t *Table) debugPlace(a netip.Addr) map[string]any {
-	out := map[string]any{"city": nil, "continent": nil, "country": nil, "latitude": nil, "longitude": nil, "state": nil}
-	p := t.placeInfo(a)
-	if p == nil {
-		return out
+	a, ok := parseAddr(ip)
+	if !ok {
+		return in, badRequest("malformed address %q: write one such as 192.0.2.1 or 2001:db8::1, or leave it out for your own", clip(ip))
 	}
-	for key, v := range map[string]string{"city": p.City, "continent": p.Continent, "country": p.Country, "state": p.State} {
-		if v != "" {
-			out[key] = v
-		}
-	}
-	if p.Latitude != nil {
-		out["latitude"], out["longitude"] = *p.Latitude, *p.Longitude
-	}
-	return out
-}
-
-// debugNearest answers /debug/json/nearest_mirrors: the mirrors of the list that
-// the caller gets, by name.
-func (s *Server) debugNearest(c *gin.Context) error {
-	t := s.table.Load()
-	name, version := t.exampleNames()
-	q, _, no := t.listRequest(version, name, "", params{})
-	if no != nil {
-		return no
-	}
-	var sc scratch
-	if err := s.decide(c.Request, t, &q, &sc); err != nil {
-		return err
-	}
-	mirrors := map[string]debugMirror{}
-	for _, p := range sc.picks {
-		if !t.mirrors[p.mirror].Private {
-			mirrors[t.mirrors[p.mirror].Name] = t.debugMirror(p.mirror)
-		}
-	}
-	places := map[string]any{}
-	if q.addr.IsValid() {
-		places[q.addr.String()] = t.debugPlace(q.addr)
-	}
-	writeEnvelope(c, http.StatusOK, map[string]any{"geodata": places, "mirrors": mirrors}, "success", s.now())
-	return nil
-}
-
-// debugAll answers /debug/json/all_mirrors.
-func (s *Server) debugAll(c *gin.Context) error {
-	t := s.table.Load()
-	mirrors := map[string]debugMirror{}
-	for i := range t.mirrors {
-		if !t.mirrors[i].Private {
-			mirrors[t.mirrors[i].Name] = t.debugMirror(uint16(i))
-		}
-	}
-	writeEnvelope(c, http.StatusOK, mirrors, "success", s.now())
-	return nil
-}
-
-var debugPage = template.Must(template.New("all").Parse(`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>All mirrors</title>
-</head>
-<body>
-<h1>All mirrors</h1>
-<table>
-<thead><tr><th>Name</th><th>Status</th><th>Country</th><th>City</th><th>IP</th><th>ASN of the IP</th><th>IPv6</th><th>URLs</th></tr></thead>
-<tbody>
-{{- range .}}
-<tr><td>{{.Name}}</td><td>{{.Status}}</td><td>{{.Geolocation.country}}</td><td>{{.Geolocation.city}}</td><td>{{.IP}}</td><td>{{.IPASN}}</td><td>{{if .IPv6}}yes{{else}}no{{end}}</td><td>{{range .URLs}}{{.}} {{end}}</td></tr>
-{{- end}}
-</tbody>
-</table>
-</body>
-</html>
-`))
-
-// debugTable answers /debug/html/all.
-func (s *Server) debugTable(c *gin.Context) error {
-	t := s.table.Load()
-	var rows []debugMirror
-	for i := range t.mirrors {
-		if !t.mirrors[i].Private {
-			rows = append(rows, t.debugMirror(uint16(i)))
-		}
-	}
-	h := c.Writer.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'")
-	return debugPage.Execute(c.Writer, rows)
-}
-
-// Status is what an administrator wants to know of a server.
-type Status struct {
-	Mirrors  int                 `json:"mirrors"`
-	Loaded   time.Time           `json:"loaded"` // the network and mirror files
-	Database string              `json:"database,omitempty"`
-	Built    time.Time           `json:"database_built,omitzero"`
-	Snapshot time.Time           `json:"snapshot,omitzero"` // findings
-	Problems map[string][]string `json:"problems,omitempty"`
-
-	feeds      []feedStatus
-	unresolved int // hosts of mirrors whose last look-up failed
-}
-
-// Status returns the state of the inputs: what is in use, and what is wrong.
-func (s *Server) Status() *Status { return s.status.Load() }
-
-func (s *Server) healthz(c *gin.Context) error {
-	c.String(http.StatusOK, "ok\n")
-	return nil
-}
-
-// readyz answers 200 as long as there are lists to serve, and says what is wrong
-// all the same: an old list is better than none.
-// The lines name files and private mirrors, so strangers get their number.
-func (s *Server) readyz(c *gin.Context, all bool) error {
-	st := s.Status()
-	var b strings.Builder
-	code := http.StatusOK
-	if st.Mirrors == 0 {
-		code = http.StatusServiceUnavailable
-		b.WriteString("not ready: there are no mirrors\n")
-	} else {
-		b.WriteString("ready\n")
-	}
-	lines := st.Lines()
-	if n := len(lines); n > 0 && !all {
-		lines = []string{fmt.Sprintf("degraded: %d inputs are not as they should be: ask on this host, or on admin_listen", n)}
-	}
-	for _, line := range lines {
-		b.WriteString(line + "\n")
-	}
-	c.String(code, "%s", b.String())
-	return nil
-}
-
-// Lines lists what is wrong, one thing a line.
-func (st *Status) Lines() []string {
-	var out []string
-	for subject, texts := range st.Problems {
-		for _, t := range texts {
-			out = append(out, "degraded: "+subject+": "+t)
-		}
-	}
-	for _, f := range st.feeds {
-		if f.Err != nil {
-			out = append(out, "degraded: "+f.Name+": "+f.Err.Error())
-		}
-	}
-	slices.Sort(out)
-	return out
+	in.Addr = a
+	return in, nil
 }

@@ -431,22 +431,6 @@ func number(n *int) string {
 	return fmt.Sprint(*n)
 }
 
-// mirrorHealth says what is known of a mirror as a whole: the worst of its keys.
-func (t *Table) mirrorHealth(m uint16) string {
-	if t.snap == nil {
-		return state.Unknown.String()
-	}
-	worst := state.Fresh
-	if st := t.snap.Mirrors[t.mirrors[m].Name]; st != nil {
-		for _, h := range st.Health {
-			if badness(h) > badness(worst) {
-				worst = h
-			}
-		}
-	}
-	return worst.String()
-}
-
 // badness orders the verdicts from good to bad.
 func badness(h state.Health) int {
 	return slices.Index([]state.Health{

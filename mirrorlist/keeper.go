@@ -528,7 +528,7 @@ func (k *keeper) build(wait bool) {
 			t.trusted = append(t.trusted, n)
 		}
 	}
-	t.header, t.limit, t.secret = k.cfg.ClientHeader, k.cfg.Limit, k.in.secret
+	t.header, t.limit, t.secret, t.base = k.cfg.ClientHeader, k.cfg.Limit, k.in.secret, k.cfg.PublicURL
 	if k.s.recorder != nil {
 		t.tally = k.s.recorder.Attach(statsLayout(g, &k.cfg))
 	}

@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,6 +110,11 @@ type Config struct {
 	// lists, addresses. It is this server's alone. Default: meridian in the
 	// user's cache directory.
 	CacheDir string `yaml:"cache_dir"`
+
+	// PublicURL is how clients reach this server, such as
+	// https://mirrors.example.org: what files that it writes for them name. Default:
+	// what the request says.
+	PublicURL string `yaml:"public_url"`
 
 	// RequestsPerSecond bounds what one client prefix may ask of the pages that
 	// explain and of the API, not of lists. Default 5; negative: no bound.
@@ -236,6 +242,13 @@ func (c *Config) check() error {
 			bad("list_bytes: %s: %d is less than nothing; write a number of bytes", repo, n)
 		}
 	}
+	if c.PublicURL != "" {
+		u, err := url.Parse(c.PublicURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			bad("public_url: %q is no address of a website; write one such as https://mirrors.example.org", c.PublicURL)
+		}
+		c.PublicURL = strings.TrimRight(c.PublicURL, "/")
+	}
 	if c.RequestsPerSecond == 0 {
 		c.RequestsPerSecond = 5
 	}
@@ -348,9 +361,12 @@ type Server struct {
 	keeper *keeper
 	limit  *limiter
 	counts counts
-	status atomic.Pointer[Status]
-	cert   atomic.Pointer[tls.Certificate] // nil without TLS
-	reload chan reloadRequest
+
+	kitchen kitchen
+	shelf   shelf
+	status  atomic.Pointer[Status]
+	cert    atomic.Pointer[tls.Certificate] // nil without TLS
+	reload  chan reloadRequest
 
 	stopped chan struct{} // closed when nobody receives from reload any more
 
@@ -370,6 +386,7 @@ func New(ctx context.Context, opts Options) (*Server, error) {
 		s.now = time.Now
 	}
 	s.limit = newLimiter(opts.Config.RequestsPerSecond)
+	s.kitchen = newKitchen()
 	if where := opts.Config.Stats; where != "" {
 		store, err := stats.Open(where)
 		if err != nil {

@@ -35,14 +35,11 @@ func (s *Server) Handlers() (public, admin http.Handler) {
 	s.pageRoutes(r)
 
 	// For people and their tools.
-	s.get(r, "/api/v1/explain", s.limited(s.apiExplain))
-	s.get(r, "/api/v1/mirrors", s.limited(s.apiMirrors))
-	s.get(r, "/api/v1/mirrors/:name", s.limited(s.apiMirror))
-	s.get(r, "/api/v1/network", s.limited(s.apiNetwork))
-	s.get(r, "/debug/json/ip_info", s.limited(s.debugIP))
-	s.get(r, "/debug/json/nearest_mirrors", s.limited(s.debugNearest))
-	s.get(r, "/debug/json/all_mirrors", s.limited(s.debugAll))
-	s.get(r, "/debug/html/all", s.limited(s.debugTable))
+	s.apiRoutes(r)
+	s.get(r, "/debug/json/ip_info", s.dear(s.debugIP))
+	s.get(r, "/debug/json/nearest_mirrors", s.dear(s.debugNearest))
+	s.get(r, "/debug/json/all_mirrors", s.dear(s.debugAll))
+	s.get(r, "/debug/html/all", s.dear(s.debugTable))
 
 	if s.opts.Config.AdminListen == "" {
 		s.adminRoutes(r, false)
@@ -50,7 +47,7 @@ func (s *Server) Handlers() (public, admin http.Handler) {
 	}
 	a := s.engine()
 	s.adminRoutes(a, true)
-	s.get(a, "/api/v1/explain", s.apiExplainAll)
+	s.get(a, "/api/v1/explain", s.dear(s.apiExplainAll))
 	return r, a
 }
 
@@ -116,6 +113,9 @@ func (s *Server) engine() *gin.Engine {
 			c.Header("Allow", allow)
 		}
 		if c.Request.Method == http.MethodOptions {
+			if isAPI(c.Request) {
+				preflight(c.Writer.Header())
+			}
 			c.Status(http.StatusOK)
 			c.Header("Content-Length", "0")
 			return nil
@@ -143,7 +143,7 @@ func (s *Server) wrap(h func(*gin.Context) error) gin.HandlerFunc {
 				if c.Writer.Written() {
 					panic(http.ErrAbortHandler) // half an answer must not look whole
 				}
-				c.String(http.StatusInternalServerError, "internal error\n")
+				internalError(c)
 			}
 		}()
 		if c.Request.TransferEncoding != nil {
@@ -160,7 +160,11 @@ func (s *Server) wrap(h func(*gin.Context) error) gin.HandlerFunc {
 		switch {
 		case !errors.As(err, &no):
 			s.log.ErrorContext(c.Request.Context(), "request failed", "path", c.FullPath(), "err", err)
-			c.String(http.StatusInternalServerError, "internal error\n")
+			internalError(c)
+		case isAPI(c.Request):
+			writeProblem(c, no.code, no.text)
+		case s.isPage(c):
+			s.errorPage(c, no)
 		case no.envelope:
 			writeEnvelope(c, no.code, map[string]string{"message": no.text}, "error", s.now())
 		default:
@@ -170,14 +174,26 @@ func (s *Server) wrap(h func(*gin.Context) error) gin.HandlerFunc {
 	}
 }
 
-// writeEnvelope answers in the form that the debug endpoints and the 404s of
-// lists have always had.
+// internalError answers a request that nobody could have made better.
+func internalError(c *gin.Context) {
+	if isAPI(c.Request) {
+		writeProblem(c, http.StatusInternalServerError, "the server made a mistake: its log has more")
+		return
+	}
+	c.String(http.StatusInternalServerError, "internal error\n")
+}
+
+// envelope is the form that the debug endpoints and the 404s of lists have always
+// had.
+type envelope struct {
+	Result    any    `json:"result"`
+	Status    string `json:"status"`
+	Timestamp int64  `json:"timestamp"`
+}
+
+// writeEnvelope answers in that form.
 func writeEnvelope(c *gin.Context, code int, result any, status string, now time.Time) {
-	body, err := json.Marshal(struct {
-		Result    any    `json:"result"`
-		Status    string `json:"status"`
-		Timestamp int64  `json:"timestamp"`
-	}{result, status, now.Unix()})
+	body, err := json.Marshal(envelope{result, status, now.Unix()})
 	if err != nil {
 		c.String(http.StatusInternalServerError, "internal error\n")
 		return
@@ -332,18 +348,6 @@ func wantsPlain(accept string) bool {
 		}
 	}
 	return false
-}
-
-// limited bounds how often one client may ask for what is dear.
-func (s *Server) limited(h func(*gin.Context) error) func(*gin.Context) error {
-	return func(c *gin.Context) error {
-		t := s.table.Load()
-		if !s.limit.allow(clientOf(c.Request, t.trusted, t.header, t.secret).hash, s.now()) {
-			c.Header("Retry-After", "1")
-			return &refusal{code: http.StatusTooManyRequests, text: "too many requests from your network: ask again in a second"}
-		}
-		return h(c)
-	}
 }
 
 // relayed are headers of requests that somebody else makes this host make: a

@@ -133,7 +133,7 @@ func TestRequestsAreBoundedPerClientNetwork(t *testing.T) {
 			}
 		}
 		w := serveOne(h, "GET", target, fmt.Sprintf("192.0.%d.99:1", i), nil)
-		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || w.Body.String() != "too many requests from your network: ask again in a second\n" {
+		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), "too many requests from your network: ask again in a second") {
 			t.Errorf("%s, once too often: %d, Retry-After %q: %s", target, w.Code, w.Header().Get("Retry-After"), w.Body)
 		}
 		// Who may ask no more of these may ask for lists.

@@ -51,6 +51,7 @@ type Table struct {
 	header  string
 	limit   int
 	secret  uint64
+	base    string // of this server, for clients; "": what a request says
 
 	tally *stats.Tally // nil: no statistics are kept
 }
