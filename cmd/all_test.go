@@ -34,10 +34,11 @@ var mayImport = map[string][]string{
 	"checker/notify": {"checker/state"},
 	"checker/state":  {"schema", "internal/store"},
 
-	"mirrorlist":             {"schema", "checker/state", "checker/atom", "mirrorlist/geo", "mirrorlist/stats", "internal/fetch", "internal/durable"},
+	"mirrorlist":             {"schema", "checker/state", "checker/atom", "mirrorlist/geo", "mirrorlist/stats", "mirrorlist/worldmap", "internal/fetch", "internal/durable"},
 	"mirrorlist/geo":         {"internal/durable"},
 	"mirrorlist/geo/geotest": {"mirrorlist/geo", "internal/durable"},
 	"mirrorlist/stats":       {"schema", "internal/store"},
+	"mirrorlist/worldmap":    {},
 
 	"schema": {"internal/strictyaml"},
 
