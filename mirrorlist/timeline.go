@@ -17,6 +17,8 @@ type Historian interface {
 	History(ctx context.Context, mirror string, limit int) ([]state.Event, error)
 }
 
+var _ Historian = (*state.Reader)(nil)
+
 // Bounds of what is read of the past.
 const (
 	maxEvents   = 20_000 // of one mirror
