@@ -19,43 +19,11 @@ type KeyShare struct {
 
 	// All of the mirrors that promise to carry it, and those of each continent
 	// ("" where a mirror does not say).
-	All        Share            `json:"all"`
-	Continents map[string]Share `json:"continents"`
+	All        state.Share            `json:"all"`
+	Continents map[string]state.Share `json:"continents"`
 
 	// Missing are the names of the mirrors that do not have it yet, and why.
 	Missing map[string]state.Health `json:"missing,omitempty"`
-}
-
-// A Share is a part of some mirrors, by their number and by their bandwidth.
-type Share struct {
-	Mirrors int `json:"mirrors"` // that have the newest generation
-	Of      int `json:"of"`
-
-	Mbits   int `json:"mbits"` // their bandwidth, Mbit/s
-	OfMbits int `json:"of_mbits"`
-}
-
-// Count is the share by the number of mirrors, from 0 to 1. Of nobody everybody
-// is ready.
-func (s Share) Count() float64 { return part(s.Mirrors, s.Of) }
-
-// Bandwidth is the share by bandwidth, from 0 to 1.
-func (s Share) Bandwidth() float64 { return part(s.Mbits, s.OfMbits) }
-
-func part(n, of int) float64 {
-	if of == 0 {
-		return 1
-	}
-	return float64(n) / float64(of)
-}
-
-func (s *Share) add(ready bool, mbits int) {
-	s.Of++
-	s.OfMbits += mbits
-	if ready {
-		s.Mirrors++
-		s.Mbits += mbits
-	}
 }
 
 // Ready says of each repository and set of images of a version how much of the
@@ -67,7 +35,7 @@ func Ready(n *schema.Network, mirrors []*schema.Mirror, snap *state.Snapshot, v 
 		if k.Version != v {
 			continue
 		}
-		ks := KeyShare{Key: k, Continents: map[string]Share{}, Missing: map[string]state.Health{}}
+		ks := KeyShare{Key: k, Continents: map[string]state.Share{}, Missing: map[string]state.Health{}}
 		truth := snap.Truth[k]
 		ks.Published = len(truth.Generations) > 0
 		for _, m := range mirrors {
@@ -83,9 +51,9 @@ func Ready(n *schema.Network, mirrors []*schema.Mirror, snap *state.Snapshot, v 
 			ready := health == state.Fresh || health == state.Ahead
 			continent := cmp.Or(m.Location.Continent, schema.Continent(m.Location.Country))
 			mbits := max(1, m.Bandwidth)
-			ks.All.add(ready, mbits)
+			ks.All.Add(ready, mbits)
 			s := ks.Continents[continent]
-			s.add(ready, mbits)
+			s.Add(ready, mbits)
 			ks.Continents[continent] = s
 			if !ready {
 				ks.Missing[m.Name] = health

@@ -39,13 +39,13 @@ func TestReadyCountsWhoHasAVersion(t *testing.T) {
 	got := slices.DeleteFunc(Ready(n, mirrors, snap, "9.9"), func(ks KeyShare) bool { return ks.Key.Repo != "baseos" })
 	want := []KeyShare{
 		{
-			Key: x86, Published: true, All: Share{3, 5, 10500, 12000},
-			Continents: map[string]Share{"EU": {2, 3, 10000, 11000}, "AS": {1, 2, 500, 1000}},
+			Key: x86, Published: true, All: state.Share{Mirrors: 3, Of: 5, Mbits: 10500, OfMbits: 12000},
+			Continents: map[string]state.Share{"EU": {Mirrors: 2, Of: 3, Mbits: 10000, OfMbits: 11000}, "AS": {Mirrors: 1, Of: 2, Mbits: 500, OfMbits: 1000}},
 			Missing:    map[string]state.Health{"slow": state.Lagging, "unseen": state.Pending},
 		},
 		{
-			Key: arm, All: Share{1, 4, 1000, 11000},
-			Continents: map[string]Share{"EU": {1, 2, 1000, 10000}, "AS": {0, 2, 0, 1000}},
+			Key: arm, All: state.Share{Mirrors: 1, Of: 4, Mbits: 1000, OfMbits: 11000},
+			Continents: map[string]state.Share{"EU": {Mirrors: 1, Of: 2, Mbits: 1000, OfMbits: 10000}, "AS": {Mirrors: 0, Of: 2, Mbits: 0, OfMbits: 1000}},
 			Missing:    map[string]state.Health{"fast": state.Absent, "far": state.Down, "unseen": state.Pending},
 		},
 	}
@@ -57,7 +57,7 @@ func TestReadyCountsWhoHasAVersion(t *testing.T) {
 	if c := ContinentsOf(got); !slices.Equal(c, []string{"AS", "EU"}) {
 		t.Errorf("continents %q", c)
 	}
-	if s := (Share{}); s.Count() != 1 || s.Bandwidth() != 1 {
+	if s := (state.Share{}); s.Count() != 1 || s.Bandwidth() != 1 {
 		t.Error("of nobody not everybody is ready")
 	}
 	if Ready(n, mirrors, snap, "9.7") != nil {

@@ -25,6 +25,8 @@ const maxBehind = 15 * time.Minute
 //   - Pending, Unprobed and Unknown are no opinion.
 //   - An address family that answered anywhere answers. A scheme works unless
 //     more than half of those who tried say that it does not.
+//   - How publications spread is told by the one that has seen most of them: the
+//     first by name, of several.
 //   - The truth of a key is that whose newest generation was published last; of
 //     the same generation, the one confirmed last. What was withdrawn or expired
 //     anywhere is.
@@ -55,6 +57,11 @@ func (c *combiner) combine(now time.Time, snaps []*Snapshot) *Snapshot {
 		return c.out
 	}
 	out := &Snapshot{Taken: taken, Mirrors: make(map[string]*Status), Truth: combineTruth(snaps)}
+	for _, s := range snaps {
+		if len(s.Publications) > len(out.Publications) {
+			out.Publications = s.Publications
+		}
+	}
 	late := make([]map[Key]Generation, len(snaps))
 	for i, s := range snaps {
 		late[i] = superseded(s.Truth, out.Truth)

@@ -9,12 +9,13 @@ import (
 	"meridian/internal/store"
 )
 
-// A record has a field for each mirror, one for the truth of each key, and the
-// vantage point.
+// A record has a field for each mirror, one for the truth of each key, one for
+// each publication, and the vantage point.
 const (
-	mirrorGroup  = "mirrors/"
-	truthGroup   = "truth/"
-	vantageField = "vantage"
+	mirrorGroup      = "mirrors/"
+	truthGroup       = "truth/"
+	publicationGroup = "publications/"
+	vantageField     = "vantage"
 )
 
 // A view is the snapshot that a record is. What has not changed since the record
@@ -83,6 +84,19 @@ func (v *view) decode(rec *store.Record) (*Snapshot, error) {
 				return nil, fmt.Errorf("not a snapshot: truth of %s: %w", text, err)
 			}
 			snap.Truth[k] = t
+			continue
+		}
+		if id, ok := strings.CutPrefix(field, publicationGroup); ok {
+			pub := new(Publication)
+			if known && v.snap.Publications[id] != nil {
+				pub = v.snap.Publications[id]
+			} else if err := json.Unmarshal([]byte(value), pub); err != nil {
+				return nil, fmt.Errorf("not a snapshot: publication of %s: %w", id, err)
+			}
+			if snap.Publications == nil {
+				snap.Publications = make(map[string]*Publication)
+			}
+			snap.Publications[strings.Clone(id)] = pub
 			continue
 		}
 		if field == vantageField {

@@ -416,6 +416,10 @@ type Snapshot struct {
 	Vantage string             `json:"vantage,omitempty"` // whose it is; "" of a single checker, or of all combined
 	Mirrors map[string]*Status `json:"mirrors"`           // by name
 	Truth   map[Key]Truth      `json:"truth,omitempty"`
+
+	// Publications are the last ones, by their ID, and how they have reached the
+	// mirrors.
+	Publications map[string]*Publication `json:"publications,omitempty"`
 }
 
 // Event is one change of verdict, and why.
@@ -460,4 +464,6 @@ type Change struct {
 	Truth   map[Key]Truth      // those that changed
 	Forget  []Key              // whose truth is to be forgotten
 	Events  []Event            // for the history, oldest first
+
+	Publications map[string]*Publication // those that changed, by ID; nil removes one
 }

@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"testing"
 	"time"
+
+	"meridian/schema"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/snapshot.json")
@@ -87,8 +89,17 @@ func everything() *Snapshot {
 	for h := range Health(len(healthNames)) {
 		all.Health[key("9.8", h.String(), "x86_64")] = h
 	}
+	published := &Publication{
+		Time: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Repositories: 2, Versions: []schema.Version{"9.8"},
+		Generations: map[Key]GenerationID{key("9.8", "baseos", "x86_64"): {1, 2, 3}},
+		Samples: []Sample{
+			{All: Share{Of: 2, OfMbits: 3000}, Continents: map[string]Share{"EU": {Of: 2, OfMbits: 3000}}},
+			{After: 125, All: Share{Mirrors: 1, Of: 2, Mbits: 1000, OfMbits: 3000}, Continents: map[string]Share{"EU": {Mirrors: 1, Of: 2, Mbits: 1000, OfMbits: 3000}}},
+		},
+	}
 	return &Snapshot{
-		Taken: time.Date(2026, 7, 1, 12, 30, 0, 0, time.UTC),
+		Taken:        time.Date(2026, 7, 1, 12, 30, 0, 0, time.UTC),
+		Publications: map[string]*Publication{published.ID(): published},
 		Mirrors: map[string]*Status{
 			"all.example.org":   all,
 			"empty.example.org": {},

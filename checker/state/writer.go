@@ -163,6 +163,17 @@ func (w *Writer) encode(c *Change) (*store.Change, error) {
 	for _, k := range c.Forget {
 		out.Remove = append(out.Remove, truthGroup+k.String())
 	}
+	for id, pub := range c.Publications {
+		if pub == nil {
+			out.Remove = append(out.Remove, publicationGroup+id)
+			continue
+		}
+		text, err := json.Marshal(pub)
+		if err != nil {
+			return nil, fmt.Errorf("publication of %s: %w", id, err)
+		}
+		out.Set[publicationGroup+id] = string(text)
+	}
 	for i := range c.Events {
 		e := c.Events[i]
 		e.Time = e.Time.UTC() // as logs want it

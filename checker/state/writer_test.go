@@ -99,7 +99,7 @@ func TestWhatIsWrittenIsLoaded(t *testing.T) {
 		}
 		want := everything()
 		want.Taken = noon
-		write(t, w, &Change{Taken: noon, Mirrors: want.Mirrors, Truth: want.Truth})
+		write(t, w, &Change{Taken: noon, Mirrors: want.Mirrors, Truth: want.Truth, Publications: want.Publications})
 		for _, from := range []interface {
 			Load(context.Context) (*Snapshot, error)
 		}{w, other, r} {
@@ -117,6 +117,8 @@ func TestWhatIsWrittenIsLoaded(t *testing.T) {
 			Mirrors: map[string]*Status{"new.example.org": says(Pending), "empty.example.org": nil},
 			Truth:   map[Key]Truth{appstream: {Absent: true}},
 			Forget:  []Key{baseos},
+
+			Publications: map[string]*Publication{"2026-08-01": {Repositories: 7}},
 		})
 		second := load(t, r)
 		if _, ok := second.Truth[baseos]; ok || !second.Truth[appstream].Absent {
@@ -128,8 +130,16 @@ func TestWhatIsWrittenIsLoaded(t *testing.T) {
 		if second.Mirrors["all.example.org"] != first.Mirrors["all.example.org"] {
 			t.Error("a mirror of which nothing new is said has another status")
 		}
-		write(t, w, &Change{Taken: noon.Add(2 * time.Minute)})
+		for id, pub := range first.Publications {
+			if len(second.Publications) != 2 || second.Publications["2026-08-01"].Repositories != 7 || second.Publications[id] != pub {
+				t.Errorf("the publications are %v, want another one beside that of before", second.Publications)
+			}
+		}
+		write(t, w, &Change{Taken: noon.Add(2 * time.Minute), Publications: map[string]*Publication{"2026-08-01": nil}})
 		third := load(t, r)
+		if !reflect.DeepEqual(third.Publications, first.Publications) {
+			t.Errorf("after one was removed the publications are %v", third.Publications)
+		}
 		if third == second || third.Taken != noon.Add(2*time.Minute) || third.Mirrors["new.example.org"] != second.Mirrors["new.example.org"] {
 			t.Errorf("after nothing but the time has changed: %+v", third)
 		}
@@ -228,12 +238,18 @@ func TestVantagePointsAreCombined(t *testing.T) {
 	everywhere(t, func(t *testing.T, url string) {
 		r := openReader(t, url)
 		paris, oslo := holder(t, url, "paris"), holder(t, url, "oslo")
-		write(t, paris, &Change{Taken: noon, Mirrors: map[string]*Status{"a": says(Down), "b": says(Fresh), "c": says(Fresh)}})
+		write(t, paris, &Change{
+			Taken: noon, Mirrors: map[string]*Status{"a": says(Down), "b": says(Fresh), "c": says(Fresh)},
+			Publications: map[string]*Publication{"1": {}, "2": {}},
+		})
 		if snap := load(t, r); snap.Vantage != "paris" || snap.Mirrors["a"].Health[baseos] != Down {
 			t.Errorf("one alone: %+v", snap)
 		}
-		write(t, oslo, &Change{Taken: noon, Mirrors: map[string]*Status{"a": says(Fresh), "b": says(Fresh)}})
+		write(t, oslo, &Change{Taken: noon, Mirrors: map[string]*Status{"a": says(Fresh), "b": says(Fresh)}, Publications: map[string]*Publication{"3": {}}})
 		first := load(t, r)
+		if len(first.Publications) != 2 || first.Publications["1"] == nil {
+			t.Errorf("both: the publications are %v, want those of who has seen most", first.Publications)
+		}
 		if first.Vantage != "" || first.Mirrors["a"].Health[baseos] != Fresh || len(first.Mirrors) != 3 {
 			t.Errorf("both: %+v", first)
 		}
