@@ -28,7 +28,7 @@ func TestScripts(t *testing.T) {
 // Help that scrolls away is not read.
 func TestHelpFitsAScreen(t *testing.T) {
 	for verb, text := range map[string]string{
-		"checker": usage, "lint": lintUsage, "probe": probeUsage, "origin": originUsage, "ready": readyUsage, "token": tokenUsage,
+		"checker": usage, "run": runUsage, "once": onceUsage, "lint": lintUsage, "probe": probeUsage, "origin": originUsage, "ready": readyUsage, "token": tokenUsage,
 	} {
 		if n := strings.Count(text, "\n"); n > 40 {
 			t.Errorf("the help of %s has %d lines, want at most 40", verb, n)

@@ -158,7 +158,7 @@ func TestProbe(t *testing.T) {
 		{
 			name: "web pages in place of everything", tier0: true, status: 1,
 			files: map[string]string{"9.8/BaseOS/x86_64/os/repodata/repomd.xml": "<!DOCTYPE html>\n<title>Parked</title>", "9.8/AppStream/x86_64/os/repodata/repomd.xml": "<html>"},
-			want:  []string{"failed   http does not work", "skipped  IPv4: it does not show", "failed   9.8/baseos/x86_64: what is served as repomd.xml is something else", `document type, which no repomd.xml needs; it begins <!DOCTYPE html>\n<title>`},
+			want:  []string{"ok       http: works", "failed   9.8/baseos/x86_64: what is served as repomd.xml is something else", `document type, which no repomd.xml needs; it begins <!DOCTYPE html>\n<title>`},
 		},
 		{
 			name: "an older generation that may still be handed out", tier0: true, status: 0, files: mirrorTree(t, 100, now.Add(-3*time.Hour)),

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 
 	"meridian/checker"
 	"meridian/cmd/internal/daemon"
@@ -20,11 +21,8 @@ func readSettings(path string) (checker.Settings, *schema.Network, error) {
 	if err := strictyaml.Load(path, &s); err != nil {
 		return s, nil, err
 	}
-	if s.Network == "" {
-		return s, nil, errors.New(path + ": the network is not named; write network: network.yml")
-	}
-	if s.State == "" {
-		return s, nil, errors.New(path + ": it is not said where findings are kept; write state: dir:/var/lib/meridian")
+	if err := s.Check(); err != nil {
+		return s, nil, errors.New(path + ": " + strings.ReplaceAll(err.Error(), "\n", "\n"+path+": "))
 	}
 	dir, err := filepath.Abs(filepath.Dir(path))
 	if err != nil {

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"meridian/checker"
+	"meridian/checker/state"
+	"meridian/cmd/internal/daemon"
+	"meridian/internal/strictyaml"
+)
+
+// checkerWorld is a tier0 and two mirrors of it on loopback: one that is in step,
+// and one that serves web pages.
+func checkerWorld(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
+	tree := mirrorTree(t, 200, time.Now().Add(-time.Hour))
+	writeFiles(t, filepath.Join(dir, "tier0"), tree)
+	good := httptest.NewServer(http.FileServer(http.Dir(filepath.Join(dir, "tier0"))))
+	t.Cleanup(good.Close)
+	bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<html>welcome</html>")) }))
+	t.Cleanup(bad.Close)
+	writeFiles(t, dir, map[string]string{
+		"network.yml":                probeNetwork,
+		"mirrors.d/good.example.yml": "name: good.example\naddress: {http: " + good.URL + "/}\n",
+		"mirrors.d/bad.example.yml":  "name: bad.example\naddress: {http: " + bad.URL + "/}\n",
+		"checker.yml": "network: network.yml\norigin: tier0\nstate: dir:state\noverrides: overrides.yml\ninterval: 2s\n" +
+			"allow_private_addresses: true\n",
+	})
+	return dir
+}
+
+func TestOnceSaysWhatIsWrong(t *testing.T) {
+	dir := checkerWorld(t)
+	var out, errs strings.Builder
+	err := run(t.Context(), daemon.Env{Args: []string{"once", "-config", filepath.Join(dir, "checker.yml")}, Stdout: &out, Stderr: &errs})
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, &out, &errs)
+	}
+	want := `2 mirrors visited, 2 answered
+       3 fresh
+       3 broken
+bad.example: 9.8/baseos/x86_64: what is served as repomd.xml is something else (and 2 more repositories)
+`
+	if out.String() != want {
+		t.Errorf("once prints\n%s\nwant\n%s%s", &out, want, &errs)
+	}
+	if snap := readState(t, dir); snap.Mirrors["good.example"].Health[state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}] != state.Fresh {
+		t.Errorf("nothing is stored of good.example: %+v", snap.Mirrors["good.example"])
+	}
+}
+
+func TestOnceWithoutAnOrigin(t *testing.T) {
+	dir := checkerWorld(t)
+	if err := os.RemoveAll(filepath.Join(dir, "tier0")); err != nil {
+		t.Fatal(err)
+	}
+	err := run(t.Context(), daemon.Env{Args: []string{"once", "-config", filepath.Join(dir, "checker.yml")}, Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer)})
+	if err == nil || !strings.Contains(err.Error(), "the origin has none of the repositories") {
+		t.Errorf("without an origin once ends with %v", err)
+	}
+}
+
+func readState(t *testing.T, dir string) *state.Snapshot {
+	t.Helper()
+	r, err := state.OpenReader("dir:"+filepath.Join(dir, "state"), state.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	snap, err := r.Load(t.Context())
+	if err != nil {
+		return &state.Snapshot{}
+	}
+	return snap
+}
+
+// The daemon finds out, takes up decisions and files while it runs, and stops
+// without an error.
+func TestRun(t *testing.T) {
+	dir := checkerWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var log syncBuffer
+	end := make(chan error, 1)
+	go func() {
+		end <- run(ctx, daemon.Env{Args: []string{"run", "-config", filepath.Join(dir, "checker.yml")}, Stdout: &log, Stderr: &log})
+	}()
+	until := func(what string, ok func(snap *state.Snapshot) bool) {
+		t.Helper()
+		deadline := time.Now().Add(time.Minute)
+		for !ok(readState(t, dir)) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not come:\n%s", what, log.String())
+			}
+			select {
+			case err := <-end:
+				t.Fatalf("run ends with %v\n%s", err, log.String())
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	key := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
+	health := func(snap *state.Snapshot, mirror string) state.Health {
+		if st := snap.Mirrors[mirror]; st != nil {
+			return st.Health[key]
+		}
+		return state.Unknown
+	}
+	until("the first verdict", func(snap *state.Snapshot) bool {
+		return health(snap, "good.example") == state.Fresh && health(snap, "bad.example") == state.Broken
+	})
+	writeFiles(t, dir, map[string]string{"overrides.yml": "mirrors:\n  good.example: {draining: true, reason: a disk is full}\n"})
+	until("the decision", func(snap *state.Snapshot) bool {
+		o := snap.Mirrors["good.example"].Override
+		return o != nil && o.Draining && o.Reason == "a disk is full"
+	})
+	writeFiles(t, filepath.Join(dir, "tier0"), mirrorTree(t, 300, time.Now()))
+	until("the publication", func(snap *state.Snapshot) bool {
+		truth := snap.Truth[key]
+		return truth.Newest().Revision == "300" && health(snap, "good.example") == state.Fresh
+	})
+	cancel()
+	if err := <-end; err != nil {
+		t.Errorf("run ends with %v when it is stopped\n%s", err, log.String())
+	}
+}
+
+// A syncBuffer may be written to while it is read.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// The example is what people begin with: it has every setting, and is right as it
+// is, and with every setting in use.
+func TestExampleSettings(t *testing.T) {
+	text, err := os.ReadFile("example.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := regexp.MustCompile(`(?m)^#origin:.*\n`).ReplaceAllString(string(text), "")
+	all = regexp.MustCompile(`(?m)^#( *[a-z_]+:)`).ReplaceAllString(all, "$1")
+	other := regexp.MustCompile(`(?m)^origin:.*\n#`).ReplaceAllString(string(text), "")
+	for name, text := range map[string]string{"as it is": string(text), "with every setting": all, "with the other origin": other} {
+		t.Run(name, func(t *testing.T) {
+			var s checker.Settings
+			if err := strictyaml.Unmarshal("example.yml", []byte(text), &s); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Check(); err != nil {
+				t.Error(err)
+			}
+			if name != "with every setting" {
+				return
+			}
+			for v, i := reflect.ValueOf(s), 0; i < v.NumField(); i++ {
+				if v.Field(i).IsZero() {
+					t.Errorf("the setting %q is missing", v.Type().Field(i).Tag.Get("yaml"))
+				}
+			}
+		})
+	}
+}
+
+// Every setting and every verdict is in the manual.
+func TestTheManualIsComplete(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/OPERATING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(docs), "\n# The checker\n")
+	for f := range reflect.TypeFor[checker.Settings]().Fields() {
+		if key := f.Tag.Get("yaml"); !strings.Contains(part, "| `"+key+"` |") {
+			t.Errorf("docs/OPERATING.md does not have the setting %s of the checker", key)
+		}
+	}
+	for h := state.Unknown; h <= state.Unprobed; h++ {
+		if !strings.Contains(part, "| "+h.String()+" |") {
+			t.Errorf("docs/OPERATING.md does not have the verdict %s", h)
+		}
+	}
+}
