@@ -174,8 +174,10 @@ type FileSeen struct {
 	Content bool
 
 	// Gone: repodata no longer names the file, so nothing was asked and nothing
-	// is wrong.
+	// is wrong. Next is the file that it names in the same role instead, "" if none
+	// is known yet.
 	Gone bool
+	Next string
 
 	Evidence *state.Evidence
 }

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"meridian/builder/repodata"
@@ -586,10 +587,34 @@ func (s *schedule) gone(o *Observation, st *state.Status) {
 		}
 		if id, ok := s.holding(k, st); ok {
 			if plan, known := s.stock.file(k, id, f.Path); known && plan == nil {
-				o.Files = append(o.Files, FileSeen{Key: k, Path: f.Path, Gone: true})
+				o.Files = append(o.Files, FileSeen{Key: k, Path: f.Path, Gone: true, Next: s.successor(k, id, f.Path)})
 			}
 		}
 	}
+}
+
+// successor is the file that a generation names in the role of one that an older
+// generation named: the metadata of the same kind, or some package.
+func (s *schedule) successor(k state.Key, id state.GenerationID, path string) string {
+	files := s.stock.metadata(k, id)
+	if !strings.HasPrefix(path, "repodata/") {
+		if plan := s.stock.sample(k, id, rand.New(rand.NewPCG(hashOf(path), 0))); plan != nil {
+			return plan.Path
+		}
+		return ""
+	}
+	kind := func(path string) string { // without the hash in its name
+		return path[strings.LastIndexAny(path, "-/")+1:]
+	}
+	for i := range files {
+		if kind(files[i].Location) == kind(path) {
+			return files[i].Location
+		}
+	}
+	if len(files) > 0 {
+		return files[0].Location
+	}
+	return ""
 }
 
 // made remembers a visit: what was asked, and what came of it.

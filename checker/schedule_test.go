@@ -585,3 +585,40 @@ func TestShortInterval(t *testing.T) {
 		t.Errorf("%d visits in 40 seconds", n)
 	}
 }
+
+// Who forged a file has its successor looked at when a generation names that no
+// more.
+func TestSuccessorIsOfTheSameKind(t *testing.T) {
+	k := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
+	s := &schedule{stock: hashNamed{}}
+	for _, tt := range []struct{ name, path, want string }{
+		{"the next primary", "repodata/0000-primary.xml.gz", "repodata/1111-primary.xml.gz"},
+		{"the next of files", "repodata/0000-filelists.xml.gz", "repodata/1111-filelists.xml.gz"},
+		{"without a hash in its name", "repodata/filelists.xml.gz", "repodata/1111-filelists.xml.gz"},
+		{"of a kind that there is no more", "repodata/0000-modules.yaml.gz", "repodata/1111-primary.xml.gz"},
+		{"some package for a package", "Packages/old.rpm", "Packages/a.rpm"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := s.successor(k, state.GenerationID{}, tt.path); got != tt.want {
+				t.Errorf("successor(%q) = %q, want %q", tt.path, got, tt.want)
+			}
+		})
+	}
+}
+
+// hashNamed is a generation whose metadata has hashes in its names.
+type hashNamed struct{}
+
+func (hashNamed) metadata(state.Key, state.GenerationID) []repodata.Data {
+	return []repodata.Data{{Location: "repodata/1111-primary.xml.gz"}, {Location: "repodata/1111-filelists.xml.gz"}}
+}
+
+func (hashNamed) sample(k state.Key, _ state.GenerationID, _ *rand.Rand) *FilePlan {
+	return &FilePlan{Key: k, Path: "Packages/a.rpm"}
+}
+
+func (hashNamed) file(state.Key, state.GenerationID, string) (*FilePlan, bool) { return nil, true }
+
+func (hashNamed) images(state.Key) (state.Hash256, []repodata.Data, bool) {
+	return state.Hash256{}, nil, false
+}

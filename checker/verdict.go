@@ -625,6 +625,13 @@ func strike(f *state.Finding, n int, at time.Time) {
 func (v *verdict) file(fs *FileSeen) {
 	f := v.finding(fs.Key)
 	switch {
+	case fs.Gone && f.Lied:
+		// A new generation is no absolution: who forged one primary.xml forges the
+		// next, and its repomd.xml was right all the time.
+		if f.Path == fs.Path && fs.Next != "" {
+			f.Path = fs.Next
+			v.keep(fs.Key, f)
+		}
 	case fs.Gone || fs.Outcome == Served && fs.Wrong == "":
 		if f.Path != fs.Path {
 			return

@@ -151,7 +151,13 @@ func file(word string) (FileSeen, bool) {
 	case "file-timeout":
 		fs.Outcome = Unreachable
 	case "file-gone":
+		fs.Gone, fs.Next = true, "Packages/b.rpm"
+	case "file-gone-for-good":
 		fs.Gone = true
+	case "next-right":
+		fs.Outcome, fs.Path = Served, "Packages/b.rpm"
+	case "next-forged":
+		fs.Outcome, fs.Path, fs.Wrong, fs.Content = Served, "Packages/b.rpm", "its bytes are others", true
 	default:
 		return fs, false
 	}
@@ -354,7 +360,10 @@ func TestJudge(t *testing.T) {
 		{"a file that is not answered for says nothing", "newest=fresh file-timeout=fresh file-timeout=fresh file-timeout=fresh"},
 		{"a file with other bytes is a lie", "newest=fresh file-forged=broken newest=broken"},
 		{"only the file itself clears its lie", "newest file-forged newest newest newest newest newest newest=broken file-right file-right file-right file-right=broken file-right=fresh"},
-		{"a lie about a file that is gone is over after several answers", "newest file-forged file-gone file-gone file-gone file-gone=broken file-gone=fresh"},
+		{"a lie about a file that is gone is not over with that", "newest file-forged file-gone file-gone file-gone file-gone file-gone newest newest newest=broken"},
+		{"the file in its place has to be right, several times", "newest file-forged file-gone next-right next-right next-right next-right=broken next-right=fresh"},
+		{"who forges the file in its place begins again", "newest file-forged file-gone next-right next-right next-right next-right next-forged=broken next-right next-right next-right next-right=broken next-right=fresh"},
+		{"without a file in its place nothing is shown", "newest file-forged file-gone-for-good file-gone-for-good file-gone-for-good file-gone-for-good file-gone-for-good file-right=broken"},
 		{"a liar whose file is missing is not clear", "newest file-forged file-right file-right file-right file-right file-missing=broken file-right file-right file-right file-right=broken file-right=fresh"},
 
 		// Not there.
@@ -775,7 +784,7 @@ func anything(w *trial, rnd *rand.Rand) (*Observation, map[state.Key]bool) {
 		"newest", "newest", "newest", "newest-unasked", "second", "third", "between", "ancient", "future", "tampered", "tampered-second",
 		"html", "404", "503", "timeout", "no-primary", "short-primary", "forged-primary", "silent-primary",
 	}
-	files := []string{"file-right", "file-missing", "file-short", "file-forged", "file-timeout", "file-gone"}
+	files := []string{"file-right", "file-missing", "file-short", "file-forged", "file-timeout", "file-gone", "file-gone-for-good", "next-right", "next-forged"}
 	o := w.visit()
 	lies := map[state.Key]bool{}
 	if rnd.IntN(5) > 0 {
