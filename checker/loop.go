@@ -32,6 +32,12 @@ const (
 	flushEvery = time.Second
 	restEvery  = time.Minute
 
+	// showEvery is how old what others see can be.
+	showEvery = 5 * time.Second
+
+	// overdueAfter is how late a visit may be before that is said.
+	overdueAfter = time.Minute
+
 	// maxWaiting bounds the events that wait for a store that is away.
 	maxWaiting = 20000
 
@@ -50,6 +56,7 @@ type loop struct {
 	once  bool
 	rules rules
 	sched *schedule
+	paths *propagation
 
 	origin *Origin
 	prober *Prober
@@ -87,6 +94,7 @@ type loop struct {
 	flushed time.Time     // when the last one began
 	retry   time.Duration
 	aged    time.Time
+	shown   time.Time
 
 	now Standing // less what is computed when it is shown
 }
@@ -205,6 +213,7 @@ func (c *Checker) newLoop(ctx context.Context, files *watch, snap *state.Snapsho
 	for k, t := range snap.Truth {
 		l.truth[k] = &t
 	}
+	l.paths = newPropagation(snap.Publications, l.truthOf)
 	l.network = WithPending(files.tree.Network, s.PendingVersions)
 	dir := s.CacheDir
 	if dir != "" {
@@ -229,6 +238,7 @@ func (c *Checker) newLoop(ctx context.Context, files *watch, snap *state.Snapsho
 	l.now = Standing{Active: true, Since: now.UTC(), Problems: files.problems}
 	if was := c.Standing(); was != nil {
 		l.now.Stored, l.now.Visits, l.now.Requests, l.now.Bytes = was.Stored, was.Visits, was.Requests, was.Bytes
+		l.now.WriteErrors, l.now.Events, l.paths.lags = was.WriteErrors, was.Events, was.Lags
 	}
 	l.adopt(news{tree: files.tree, decisions: files.decisions, problems: maps.Clone(files.problems)}, snap.Mirrors)
 	l.countAhead()
@@ -415,6 +425,7 @@ func (l *loop) become(m *member, next *state.Status, events []state.Event) {
 	}
 	m.status = next
 	l.change.Mirrors[m.Name] = next
+	l.paths.saw(m.Mirror, next, time.Now())
 	l.tell(events)
 	if slices.ContainsFunc(events, func(e state.Event) bool { return e.From == state.Ahead || e.To == state.Ahead }) {
 		l.countAhead()
@@ -428,9 +439,13 @@ func (l *loop) tell(events []state.Event) {
 	}
 	l.urgent = true
 	l.change.Events = append(l.change.Events, events...)
+	counts := map[string]uint64{}
+	maps.Copy(counts, l.now.Events) // others look at it
 	for i := range events {
 		l.c.logEvent(&events[i])
+		counts[events[i].Kind]++
 	}
+	l.now.Events = counts
 	if l.c.opts.Notifier != nil {
 		l.c.opts.Notifier.Notify(events)
 	}
@@ -465,6 +480,7 @@ func (l *loop) plan(m *member) { m.due = l.sched.due(m.agenda, m.subject, m.stat
 // learn takes what a poll of the origin has brought.
 func (l *loop) learn(p polled) {
 	l.known = true
+	knew := l.anythingKnown()
 	l.now.Origin = l.origin.Numbers()
 	was := make(map[state.Key]*state.Truth, len(p.truth))
 	var followed []state.Key
@@ -492,6 +508,13 @@ func (l *loop) learn(p polled) {
 		l.ageAll(time.Now())
 	}
 	l.tell(p.events)
+	for i := range p.events {
+		// The first look finds all there is: when that was published nobody knows.
+		if e := &p.events[i]; e.Kind == state.Published && knew {
+			l.paths.published(e.Time, e.Keys)
+			l.sawAll(time.Now())
+		}
+	}
 	// What waits for the origin was asked about before this poll began, or after.
 	var later []visited
 	for _, v := range l.parked {
@@ -505,6 +528,13 @@ func (l *loop) learn(p polled) {
 		}
 	}
 	l.parked = later
+}
+
+// sawAll follows publications to where all mirrors are.
+func (l *loop) sawAll(now time.Time) {
+	for _, m := range l.order {
+		l.paths.saw(m.Mirror, m.status, now)
+	}
 }
 
 // ageAll applies what time and the origin have changed.
@@ -528,6 +558,9 @@ func (l *loop) tick(now time.Time) {
 		l.ageAll(now)
 	}
 	l.flush(now)
+	if now.Sub(l.shown) >= showEvery {
+		l.show()
+	}
 }
 
 // override applies the decisions of administrators that hold now.
@@ -568,6 +601,7 @@ func (l *loop) adopt(n news, known map[string]*state.Status) {
 		l.rules.allowedOutdate = l.network.AllowedOutdate
 		l.enroll(known, now)
 		l.gather(now)
+		l.sawAll(now)
 		l.urgent = true
 	}
 	l.decisions = n.decisions
@@ -618,6 +652,7 @@ func (l *loop) enroll(known map[string]*state.Status, now time.Time) {
 	for name := range old {
 		if l.members[name] == nil {
 			l.change.Mirrors[name] = nil
+			l.paths.left(name)
 		}
 	}
 }
@@ -787,7 +822,7 @@ func (l *loop) wakeOrigin() {
 }
 
 func emptyChange() state.Change {
-	return state.Change{Mirrors: map[string]*state.Status{}, Truth: map[state.Key]state.Truth{}}
+	return state.Change{Mirrors: map[string]*state.Status{}, Truth: map[state.Key]state.Truth{}, Publications: map[string]*state.Publication{}}
 }
 
 // flush has what is new stored, if it is time for that.
@@ -812,6 +847,7 @@ func (l *loop) blank() bool { return l.now.Blind && l.horizon.last.IsZero() }
 // pending takes what is to be stored.
 func (l *loop) pending(now time.Time) *state.Change {
 	c := l.change
+	l.paths.take(now, c.Publications)
 	l.change, l.urgent = emptyChange(), false
 	if c.Taken = now.UTC(); l.now.Blind {
 		// What is not seen any more grows old, whatever else is written.
@@ -841,9 +877,15 @@ func (l *loop) stored(err error) error {
 	if errors.Is(err, ErrNotHolder) {
 		return errLeaseLost
 	}
+	l.now.WriteErrors++
 	for name, st := range sent.Mirrors {
 		if _, newer := l.change.Mirrors[name]; !newer {
 			l.change.Mirrors[name] = st
+		}
+	}
+	for id, pub := range sent.Publications {
+		if _, newer := l.change.Publications[id]; !newer {
+			l.change.Publications[id] = pub
 		}
 	}
 	for k, t := range sent.Truth {
@@ -913,12 +955,20 @@ func (l *loop) finish(ctx context.Context) error {
 
 // show makes what is known visible to others.
 func (l *loop) show() {
+	now := time.Now()
+	l.shown = now
 	s := l.now
-	s.UnderWay = l.underWay
+	s.UnderWay, s.Lags = l.underWay, l.paths.lags
+	for _, m := range l.order {
+		if !m.busy && !m.due.IsZero() && now.Sub(m.due) > overdueAfter {
+			s.Overdue++
+		}
+	}
 	s.Network, s.Mirrors = l.network, l.tree.Mirrors
 	snap := &state.Snapshot{
-		Taken: time.Now().UTC(), Vantage: l.c.opts.Settings.Vantage,
+		Taken: now.UTC(), Vantage: l.c.opts.Settings.Vantage,
 		Mirrors: make(map[string]*state.Status, len(l.order)), Truth: make(map[state.Key]state.Truth, len(l.truth)),
+		Publications: maps.Clone(l.paths.all),
 	}
 	for _, m := range l.order {
 		snap.Mirrors[m.Name] = m.status

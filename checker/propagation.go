@@ -18,6 +18,10 @@ const (
 	followFor = 48 * time.Hour
 )
 
+// atOnce is how soon after a publication a mirror has it that had it before the
+// origin was asked.
+const atOnce = 30 * time.Second
+
 // sampleSteps are how long a stretch of time after a publication one sample stands
 // for, up to which time.
 var sampleSteps = []struct{ until, step time.Duration }{
@@ -66,7 +70,7 @@ type propagation struct {
 	open  map[string]*spread            // of these, those that are followed
 	lags  Lags
 
-	changed map[string]*state.Publication // since take
+	changed map[string]*state.Publication // since it was taken
 }
 
 // A spread is where a publication has arrived.
@@ -127,11 +131,11 @@ func (p *propagation) published(at time.Time, keys []state.Key) {
 	}
 }
 
-// saw takes what is known of a mirror now. Without measure it was so before
-// somebody looked: at a start, how long it took cannot be told.
-func (p *propagation) saw(m *schema.Mirror, st *state.Status, now time.Time, measure bool) {
+// saw takes what is known of a mirror now.
+func (p *propagation) saw(m *schema.Mirror, st *state.Status, now time.Time) {
 	if m.Private || m.CloudType != "" {
-		return // not asked, or for its own network alone
+		p.left(m.Name) // not asked, or for its own network alone
+		return
 	}
 	for id, s := range p.open {
 		pub := p.all[id]
@@ -143,8 +147,10 @@ func (p *propagation) saw(m *schema.Mirror, st *state.Status, now time.Time, mea
 		is.counts, is.has = p.holds(pub, s.keys, st)
 		if is.has && !was.arrived {
 			is.arrived = true
-			if measure {
-				p.lags.add(max(0, now.Sub(pub.Time)))
+			// Of a mirror that was not seen without it nobody knows how long it took:
+			// it is new, or was away, or this process is new.
+			if lag := max(0, now.Sub(pub.Time)); was.counts || lag < atOnce {
+				p.lags.add(lag)
 			}
 		}
 		if is != was {
@@ -199,9 +205,9 @@ func (p *propagation) left(mirror string) {
 	}
 }
 
-// take returns what has changed since it was called last, to be stored; nil
-// removes.
-func (p *propagation) take(now time.Time) map[string]*state.Publication {
+// take adds what has changed since it was called last to what is to be stored;
+// nil removes.
+func (p *propagation) take(now time.Time, into map[string]*state.Publication) {
 	for id, s := range p.open {
 		pub := *p.all[id]
 		after := now.Sub(pub.Time)
@@ -215,15 +221,15 @@ func (p *propagation) take(now time.Time) map[string]*state.Publication {
 			delete(p.open, id)
 		} else {
 			pub.Samples = append(slices.Clip(pub.Samples), s.sample(after))
-			if n := len(pub.Samples); n > 1 && sampleCell(after) == sampleCell(time.Duration(pub.Samples[n-2].After)*time.Second) {
+			// The first one stays: a line begins where it began.
+			if n := len(pub.Samples); n > 2 && sampleCell(after) == sampleCell(time.Duration(pub.Samples[n-2].After)*time.Second) {
 				pub.Samples = slices.Delete(slices.Clone(pub.Samples), n-2, n-1)
 			}
 		}
 		p.all[id], p.changed[id] = &pub, &pub
 	}
-	out := p.changed
-	p.changed = map[string]*state.Publication{}
-	return out
+	maps.Copy(into, p.changed)
+	clear(p.changed)
 }
 
 func (s *spread) sample(after time.Duration) state.Sample {

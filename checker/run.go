@@ -79,16 +79,24 @@ type Standing struct {
 	Stored   time.Time
 	StoreErr error
 
+	// WriteErrors are the writes since the start that failed for another reason
+	// than that another checker is the writer.
+	WriteErrors uint64
+
 	// Blind: hardly any mirror answers, so that it is more likely that this host
 	// has no network. Nothing is judged by silence then, and findings grow old.
 	Blind bool
 
 	Origin OriginNumbers
 
-	// Visits made since the start, the requests and bytes that they cost, and how
-	// many are under way.
+	// Visits made since the start, the requests and bytes that they cost, how many
+	// are under way, and how many should have begun more than a minute ago.
 	Visits, Requests, Bytes uint64
-	UnderWay                int
+	UnderWay, Overdue       int
+
+	// Events since the start, by their kind, and how long publications took.
+	Events map[string]uint64
+	Lags   Lags
 
 	// Problems are what is wrong with files now, by their subject: "network",
 	// "mirrors", "files", "overrides".
@@ -246,6 +254,7 @@ func (c *Checker) asleep() *Standing {
 	is := &Standing{
 		Network: was.Network, Mirrors: was.Mirrors, Since: time.Now().UTC(), Stored: was.Stored, StoreErr: was.StoreErr,
 		Visits: was.Visits, Requests: was.Requests, Bytes: was.Bytes, Problems: was.Problems,
+		WriteErrors: was.WriteErrors, Events: was.Events, Lags: was.Lags,
 	}
 	if !was.Active {
 		is.Since = was.Since

@@ -21,7 +21,7 @@ type Publication struct {
 	Generations map[Key]GenerationID `json:"generations,omitempty"`
 
 	// Samples say how far it had come, in order: one where that has changed, more
-	// closely in the beginning, and 40 at most.
+	// closely in the beginning, and 41 at most.
 	Samples []Sample `json:"samples,omitempty"`
 }
 
