@@ -184,6 +184,79 @@ func remountReadOnly(t *testing.T, dir string) {
 	}
 }
 
+func TestStageShowsNothingBeforeCommit(t *testing.T) {
+	dir := t.TempDir()
+	path, tmp := filepath.Join(dir, "f"), filepath.Join(dir, "next")
+	if err := WriteFile(path, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	stage := func(text string) *Staged {
+		t.Helper()
+		s, err := Stage(tmp, path, 0o640, func(w io.Writer) error {
+			_, err := io.WriteString(w, text)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	want := func(text string) {
+		t.Helper()
+		if got, err := os.ReadFile(path); err != nil || string(got) != text {
+			t.Errorf("the file holds %q, %v; want %q", got, err, text)
+		}
+	}
+	stage("longer than what is staged next")
+	s := stage("new")
+	want("old")
+	if err := s.Commit(); err != nil {
+		t.Error(err)
+	}
+	want("new")
+	if st, err := os.Stat(path); err != nil || st.Mode() != 0o640 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	wantNames(t, dir, "f")
+
+	stage("not wanted").Discard()
+	wantNames(t, dir, "f")
+
+	// Whoever takes over removes what is staged.
+	s = stage("too late")
+	if err := os.Remove(tmp); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("commit of what is gone: %v, want %v in it", err, fs.ErrNotExist)
+	}
+	want("new")
+	wantNames(t, dir, "f")
+}
+
+func TestStageFails(t *testing.T) {
+	dir := t.TempDir()
+	no := errors.New("no more to say")
+	tmp := filepath.Join(dir, "next")
+	if s, err := Stage(tmp, filepath.Join(dir, "f"), 0o644, func(io.Writer) error { return no }); s != nil || !errors.Is(err, no) {
+		t.Errorf("%v, %v; want %v in it", s, err, no)
+	}
+	if _, err := Stage(filepath.Join(dir, "none", "next"), filepath.Join(dir, "f"), 0o644, func(io.Writer) error { return nil }); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, want %v in it", err, fs.ErrNotExist)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "f"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Stage(tmp, filepath.Join(dir, "f"), 0o644, func(io.Writer) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Commit(); err == nil {
+		t.Error("a directory is replaced by a file")
+	}
+	wantNames(t, dir, "f")
+}
+
 // Readers that open the file again and again while it is being replaced see one
 // whole content or the other.
 func TestReadersSeeOldOrNew(t *testing.T) {

@@ -52,9 +52,6 @@ type badFile struct {
 }
 
 func newDir(path string, step func(string)) *dir {
-	if step == nil {
-		step = func(string) {}
-	}
 	return &dir{path: path, step: step, bad: make(map[ref]badFile)}
 }
 

@@ -35,6 +35,7 @@ import (
 type redisStore struct {
 	target *target
 	client *redis.Client
+	step   func(string)
 }
 
 //go:embed lua/acquire.lua
@@ -70,16 +71,13 @@ type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}
 
-func newRedis(t *target, getenv func(string) string) *redisStore {
+func newRedis(t *target, getenv func(string) string, step func(string)) *redisStore {
 	quiet()
-	if getenv == nil {
-		getenv = os.Getenv
-	}
 	credentials := func(context.Context) (string, string, error) {
 		password, err := secret(t.password, t.passwordFile, passwordEnv, getenv)
 		return t.user, password, err
 	}
-	s := &redisStore{target: t}
+	s := &redisStore{target: t, step: step}
 	if t.master == "" {
 		o := &redis.Options{
 			Network: "tcp", Protocol: 2, DB: t.db, CredentialsProviderContext: credentials,
@@ -259,6 +257,7 @@ func (s *redisStore) writer(r ref, id string, ttl time.Duration) recordWriter {
 func (w *redisWriter) key(part string) string { return w.s.key(w.ref.kind, w.ref.name, part) }
 
 func (w *redisWriter) acquire(ctx context.Context, _ int64) (int64, error) {
+	w.s.step("acquire")
 	keys := []string{w.key("lease"), w.key("token")}
 	reply, err := acquireScript.Run(ctx, w.s.client, keys, w.id, w.by, w.ttl.Milliseconds()).StringSlice()
 	if err != nil {
@@ -313,6 +312,7 @@ func (w *redisWriter) commit(ctx context.Context, base, next *Record, c *Change,
 		}
 		args = append(args, logs[l], e.Value)
 	}
+	w.s.step("commit")
 	switch reply, err := commitScript.Run(ctx, w.s.client, keys, args...).Text(); {
 	case err != nil:
 		return nil, w.s.fail(err)

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -51,7 +52,7 @@ type Options struct {
 	// Getenv finds the passwords that a URL does not hold. Default os.Getenv.
 	Getenv func(string) string
 
-	// step is told each step of a writer in a directory, before it is taken.
+	// step is told each step of a writer before it is taken. For tests.
 	step func(string)
 }
 
@@ -116,6 +117,12 @@ func Open(url string, o Options) (*Store, error) {
 	if o.Lease == 0 {
 		o.Lease = DefaultLease
 	}
+	if o.Getenv == nil {
+		o.Getenv = os.Getenv
+	}
+	if o.step == nil {
+		o.step = func(string) {}
+	}
 	s := &Store{lease: o.Lease}
 	t, err := parseURL(url)
 	if err != nil {
@@ -125,7 +132,7 @@ func Open(url string, o Options) (*Store, error) {
 	if t.dir != "" {
 		s.b = newDir(t.dir, o.step)
 	} else {
-		s.b = newRedis(t, o.Getenv)
+		s.b = newRedis(t, o.Getenv, o.step)
 	}
 	return s, nil
 }

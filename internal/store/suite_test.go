@@ -29,6 +29,8 @@ type place struct {
 	lose, save, restore func(t *testing.T)
 }
 
+func (p place) isDir() bool { return strings.HasPrefix(p.url, "dir:") }
+
 // open returns a store of the place as another process would have it.
 func (p place) open(t *testing.T, o Options) *Store {
 	t.Helper()

@@ -98,6 +98,14 @@ func (r *Redis) Kill(t testing.TB) {
 	<-r.child.Done()
 }
 
+// Signal sends it a signal, such as SIGSTOP and SIGCONT.
+func (r *Redis) Signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := r.child.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Command is a command for redis-server, such as "PING" or "SET", "a", "b"; the
 // answer is what redis-cli prints for machines.
 func (r *Redis) Command(t testing.TB, args ...string) string {

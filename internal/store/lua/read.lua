@@ -14,7 +14,7 @@ local had = head[1] == ARGV[1] and head[2] == ARGV[2]
 if had and head[3] == ARGV[3] then
 	return out
 end
-if not had or tonumber(head[3]) < tonumber(ARGV[3]) then
+if not had or (tonumber(head[3]) or 0) < tonumber(ARGV[3]) then
 	-- Another writer's: what it began with need not be what the reader has.
 	out[6] = '1'
 	local all = redis.call('HGETALL', KEYS[2])
