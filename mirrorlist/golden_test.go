@@ -256,7 +256,7 @@ type front struct {
 func newFront(t testing.TB, s *Server) *front {
 	f := &front{s, make(chan net.Conn), make(chan struct{})}
 	h, _ := s.Handlers()
-	srv := &http.Server{Handler: h, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	srv := &http.Server{Handler: h, MaxHeaderBytes: maxHeader, ConnContext: s.withCaller, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(f) }()
 	t.Cleanup(func() {

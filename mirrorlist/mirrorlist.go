@@ -449,7 +449,7 @@ func (s *Server) Run(ctx context.Context, ready func(main, admin string)) error 
 	for i, d := range doors {
 		srv := &http.Server{
 			Handler: d.Handler, ReadHeaderTimeout: limits.Header, ReadTimeout: limits.Read,
-			WriteTimeout: limits.Write, IdleTimeout: limits.Idle, MaxHeaderBytes: maxHeader,
+			WriteTimeout: limits.Write, IdleTimeout: limits.Idle, MaxHeaderBytes: maxHeader, ConnContext: s.withCaller,
 			ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		}
 		serve := func() error { return srv.Serve(d.listener) }

@@ -1,7 +1,9 @@
 package mirrorlist
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -292,9 +294,9 @@ func (t *Table) exampleRepo() string {
 // names nobody, or something that is no address, makes a client without one:
 // never everything.
 func clientOf(r *http.Request, trusted []netip.Prefix, header string, secret uint64) client {
-	peer := peerOf(r.RemoteAddr)
-	if !contains(trusted, peer) {
-		return knownClient(peer, secret)
+	peer := peerClient(r, secret)
+	if !contains(trusted, peer.addr) {
+		return peer
 	}
 	if header != "" {
 		// Two of them are a client's beside the proxy's, and nobody knows which.
@@ -343,44 +345,33 @@ func namelessClient(sent string, secret uint64) client {
 	return client{hash: xxh3.HashStringSeed(sent, secret)}
 }
 
-// peerOf reads the address of a connection.
-func peerOf(remote string) netip.Addr {
-	if a, ok := parsePeer4(remote); ok {
-		return a
-	}
-	a, ok := parseAddr(remote)
-	if !ok {
-		return netip.Addr{}
-	}
-	return a
+// caller is who is at the other end of a connection, if that is the client.
+type caller struct {
+	client
+	secret uint64 // of the hash
 }
 
-// parsePeer4 reads what the server itself writes for nearly all connections,
-// A.B.C.D:PORT, in a tenth of the instructions of parseAddr, which reads the rest.
-// It does not look at the port, which no stranger writes.
-func parsePeer4(s string) (netip.Addr, bool) {
-	var addr, n uint32
-	dots, start := 0, 0
-	for i := range len(s) {
-		c := uint32(s[i]) - '0'
-		if c <= 9 {
-			n = 10*n + c
-			continue
-		}
-		if i == start || i-start > 3 || n > 255 || s[start] == '0' && i-start > 1 {
-			break
-		}
-		addr = addr<<8 | n
-		if s[i] == '.' && dots < 3 {
-			n, dots, start = 0, dots+1, i+1
-			continue
-		}
-		if s[i] == ':' && dots == 3 {
-			return netip.AddrFrom4([4]byte{byte(addr >> 24), byte(addr >> 16), byte(addr >> 8), byte(addr)}), true
-		}
-		break
+type callerKey struct{}
+
+// withCaller is a http.Server's ConnContext. It reads the address of a connection
+// once for all requests: dnf makes two for each repository, and proxies make many.
+func (s *Server) withCaller(ctx context.Context, conn net.Conn) context.Context {
+	secret := s.table.Load().secret
+	return context.WithValue(ctx, callerKey{}, &caller{knownClient(peerOf(conn.RemoteAddr().String()), secret), secret})
+}
+
+// peerClient takes the peer of a request for its client.
+func peerClient(r *http.Request, secret uint64) client {
+	if c, ok := r.Context().Value(callerKey{}).(*caller); ok && c.secret == secret {
+		return c.client
 	}
-	return netip.Addr{}, false
+	return knownClient(peerOf(r.RemoteAddr), secret)
+}
+
+// peerOf reads the address of a connection.
+func peerOf(remote string) netip.Addr {
+	a, _ := parseAddr(remote)
+	return a
 }
 
 // parseAddr reads an address with or without a port, as proxies write it: ip,

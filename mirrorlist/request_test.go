@@ -1,6 +1,7 @@
 package mirrorlist
 
 import (
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -139,6 +140,34 @@ func TestClientOf(t *testing.T) {
 		}
 		if want.IsValid() && got.hash != prefixHash(want, 1) {
 			t.Errorf("%s: the hash is not that of the client", tt.name)
+		}
+	}
+}
+
+// What a connection was found to be holds for its requests, as long as the secret
+// is the one that it was found with.
+func TestCallerIsReadOnceForAConnection(t *testing.T) {
+	s := new(Server)
+	s.table.Store(&Table{secret: 1})
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	for _, tt := range []struct {
+		name, conn, remote, want string
+		trusted                  []netip.Prefix
+		secret                   uint64
+	}{
+		{name: "the peer of the connection", conn: "198.51.100.1:7", remote: "not read again", want: "198.51.100.1", secret: 1},
+		{name: "over IPv6", conn: "[2001:db8::1]:7", remote: "not read again", want: "2001:db8::1", secret: 1},
+		{name: "IPv4 in IPv6", conn: "[::ffff:198.51.100.1]:7", remote: "not read again", want: "198.51.100.1", secret: 1},
+		{name: "a new secret since", conn: "198.51.100.1:7", remote: "198.51.100.1:7", want: "198.51.100.1", secret: 2},
+		{name: "a trusted proxy", conn: "10.0.0.1:7", remote: "not read again", want: "203.0.113.9", secret: 1, trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+	} {
+		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{"X-Forwarded-For": {"203.0.113.9"}}}
+		r = r.WithContext(s.withCaller(t.Context(), peerConn{ours, peer(tt.conn)}))
+		want := netip.MustParseAddr(tt.want)
+		if got := clientOf(r, tt.trusted, "", tt.secret); got != (client{want, prefixHash(want, tt.secret)}) {
+			t.Errorf("%s: %+v, want %v with the hash of secret %d", tt.name, got, want, tt.secret)
 		}
 	}
 }

@@ -234,8 +234,8 @@ func (s *Server) listByQuery(c *gin.Context) error {
 
 func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params) error {
 	agent := ""
-	if lines := c.Request.Header["User-Agent"]; p.arch == "" && len(lines) > 0 {
-		agent = lines[0]
+	if p.arch == "" {
+		agent = c.Request.UserAgent()
 	}
 	q, vault, no := t.listRequest(version, repo, agent, p)
 	if no != nil {
