@@ -84,7 +84,7 @@ var libraries = []library{
 	{path: "golang.org/x/time", in: []string{"mirrorlist"}},
 	{path: "github.com/oschwald/maxminddb-golang/v2", in: []string{"mirrorlist/geo"}},
 	{path: "github.com/oschwald/geoip2-golang/v2", in: []string{"mirrorlist/geo"}},
-	{path: "github.com/zeebo/xxh3", in: []string{"mirrorlist", "mirrorlist/geo", "internal/durable", "builder", "builder/rpm", "signer", "syncer"}},
+	{path: "github.com/zeebo/xxh3", in: []string{"mirrorlist", "mirrorlist/geo", "internal/durable", "builder", "builder/rpm", "signer", "syncer", "cmd/bench"}},
 	{path: "github.com/redis/go-redis/v9", in: []string{"internal/store"}},
 	{path: "gopkg.in/yaml.v3", in: []string{"internal/strictyaml", "schema", "builder"}},
 	{path: "github.com/santhosh-tekuri/jsonschema/v5", in: []string{"schema"}},

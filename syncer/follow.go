@@ -189,7 +189,7 @@ func newRun(f Follower, up *upstream) *followRun {
 }
 
 func (w *followRun) run(ctx context.Context) (err error) {
-	if err := w.open(ctx); err != nil {
+	if err := w.lock(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close(ctx)) }()
@@ -198,7 +198,7 @@ func (w *followRun) run(ctx context.Context) (err error) {
 	if err := w.tree.root.Remove(askedFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	w.notes = w.d.report.Notes
+	w.notes = w.d.notes
 	w.done("locked")
 
 	if done, err := w.look(ctx); done || err != nil {
@@ -282,7 +282,6 @@ func (w *followRun) look(ctx context.Context) (done bool, err error) {
 // lookOnce reads the upstream and the tree. With settle, repositories that are
 // not of the upstream's manifest stay behind.
 func (w *followRun) lookOnce(ctx context.Context, settle bool) (done bool, err error) {
-	w.d.report.Notes = slices.Clone(w.notes)
 	if err := w.tree.root.MkdirAll(lookDir, 0o700); err != nil {
 		return false, err
 	}
@@ -364,7 +363,7 @@ func (w *followRun) current(ctx context.Context) (bool, error) {
 	if (w.print == "" || w.print != s.Followed) && !recent {
 		return false, nil
 	}
-	d.old, d.planned = s, planned{next: s.clone()}
+	d.old, d.planned, d.report.Notes = s, planned{next: s.clone()}, w.notes
 	d.report.Current, d.report.Generation = true, s.number()
 	if w.print != s.Followed || w.DryRun {
 		return true, nil // TIME is of what is there, not of what was not looked at
@@ -387,7 +386,7 @@ func (w *followRun) readUpstream(ctx context.Context) (err error) {
 	if more := len(notes) - 20; more > 0 {
 		notes = append(notes[:20], fmt.Sprintf("left out %d more", more))
 	}
-	w.d.report.Notes = append(w.d.report.Notes, notes...)
+	w.d.notes = slices.Concat(w.notes, notes)
 	w.repos = repositories(w.src)
 	return nil
 }

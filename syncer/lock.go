@@ -116,17 +116,19 @@ type held struct {
 	name string
 }
 
-// acquire takes the lock of a tier0, or says who has it. rsync has no way to
-// make a file only if there is none, so every publisher writes one of its own
-// and then looks for others: of two that come together, both see the other's and
-// at least one goes away. A lock whose owner is known to be gone is removed, and
-// so is the one that the user names in broken.
-func acquire(ctx context.Context, t tier, self owner, broken string) (*held, []string, error) {
-	others, err := t.locks(ctx)
+// acquire writes a lock into a tier0, or says who has one there. It returns those
+// of the named files that the tier0 has, as they were before. A lock whose owner
+// is known to be gone is removed, and so is the one that the user names in
+// broken; notes say so.
+//
+// rsync has no way to make a file only if there is none, so every publisher
+// writes one of its own and then looks for others, which is [held.alone]: of two
+// that come together, both see the other's and at least one goes away.
+func acquire(ctx context.Context, t tier, self owner, broken string, names []string) (h *held, files map[string][]byte, notes []string, err error) {
+	files, others, err := t.look(ctx, names)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	var removed []string
 	for _, name := range slices.Sorted(maps.Keys(others)) {
 		why := ""
 		if name == broken {
@@ -138,38 +140,39 @@ func acquire(ctx context.Context, t tier, self owner, broken string) (*held, []s
 			continue
 		}
 		if _, err := t.remove(ctx, []string{path.Join(lockDir, name)}, false); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
-		removed = append(removed, fmt.Sprintf("removed lock %s: %s", name, why))
+		notes = append(notes, fmt.Sprintf("removed lock %s: %s", name, why))
 		delete(others, name)
 	}
 	if err := lockedBy(others, self.Taken); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	b, err := json.MarshalIndent(self, "", "  ")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	h := &held{t, rand.Text()[:12]}
+	h = &held{t, rand.Text()[:12]}
 	mine.Store(h.name, true)
 	if _, err := t.write(ctx, []small{{name: path.Join(lockDir, h.name), data: append(b, '\n'), private: true}}); err != nil {
 		mine.Delete(h.name)
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	others, err = t.locks(ctx)
-	if err == nil {
-		if _, ok := others[h.name]; !ok {
-			err = errors.New("the lock that was written is not there; is this destination writable and readable?")
-		}
-		delete(others, h.name)
-	}
-	if err == nil {
-		err = lockedBy(others, self.Taken)
-	}
+	return h, files, notes, nil
+}
+
+// alone is an error when somebody else has a lock too, or ours is not there. It
+// returns the state of the tier0 as it is now that nobody else changes it.
+func (h *held) alone(ctx context.Context, now time.Time) (state []byte, err error) {
+	files, others, err := h.tier.look(ctx, []string{stateFile})
 	if err != nil {
-		return nil, nil, errors.Join(err, h.release(ctx))
+		return nil, err
 	}
-	return h, removed, nil
+	if _, ok := others[h.name]; !ok {
+		return nil, errors.New("the lock that was written is not there; is this destination writable and readable?")
+	}
+	delete(others, h.name)
+	return files[stateFile], lockedBy(others, now)
 }
 
 func parseOwner(b []byte) (*owner, error) {
@@ -209,17 +212,17 @@ func lockedBy(locks map[string][]byte, now time.Time) error {
 	return nil
 }
 
-// stillHeld is an error when the lock is gone: somebody broke it, or the tier0
-// is not the one that it was.
-func (h *held) stillHeld(ctx context.Context) error {
-	locks, err := h.tier.locks(ctx)
+// read reads files, and is an error when the lock is gone: somebody broke it, or
+// the tier0 is not the one that it was.
+func (h *held) read(ctx context.Context, names []string) (map[string][]byte, error) {
+	files, locks, err := h.tier.look(ctx, names)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if _, ok := locks[h.name]; !ok {
-		return errors.New("the lock of this publication vanished; somebody broke it, or replaced the destination")
+		return nil, errors.New("the lock of this publication vanished; somebody broke it, or replaced the destination")
 	}
-	return nil
+	return files, nil
 }
 
 func (h *held) release(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -160,6 +161,10 @@ type dest struct {
 	tier
 	lock *held
 
+	state  []byte            // as it was before the lock was written
+	looked map[string][]byte // what else was, until it is used
+	notes  []string          // of what was found before
+
 	old     *state
 	have    *Manifest         // everything that is there
 	written time.Time         // of the manifest that is there, if it is believed
@@ -237,19 +242,30 @@ func (p *publisher) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, p.close(ctx)) }()
 	p.done("locked")
 
-	if err := p.each(ctx, "read what is there", (*dest).load); err != nil {
+	// While others are looked for: most of the time there are none, and each
+	// question to a tier0 takes its time.
+	var prepared error
+	wait := make(chan struct{})
+	prepare, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer close(wait)
+		prepared = p.prepare(prepare)
+	}()
+	moved, err := p.alone(ctx)
+	if err != nil {
+		stop()
+	}
+	<-wait
+	if err != nil {
 		return err
 	}
-	p.say("hashing what is new")
-	if err := p.src.hash(ctx, p.Source, p.dests[0].have); err != nil {
-		return err
+	if moved {
+		// Somebody else has published between the first look and the lock.
+		prepared = p.prepare(ctx)
 	}
-	if err := p.each(ctx, "plan", (*dest).plan); err != nil {
-		return err
-	}
-	p.say("checking %d repositories", len(p.repos))
-	if err := p.preflight(ctx); err != nil {
-		return err
+	if prepared != nil {
+		return prepared
 	}
 	if p.DryRun {
 		return nil
@@ -271,6 +287,23 @@ func (p *publisher) run(ctx context.Context) (err error) {
 		{"marked", "write markers", (*dest).mark},
 		{"deleted", "delete what is expired", (*dest).delete},
 	})
+}
+
+// prepare finds out what is to be done and whether it may be, and changes
+// nothing.
+func (p *publisher) prepare(ctx context.Context) error {
+	if err := p.each(ctx, "read what is there", (*dest).load); err != nil {
+		return err
+	}
+	p.say("hashing what is new")
+	if err := p.src.hash(ctx, p.Source, p.dests[0].have); err != nil {
+		return err
+	}
+	if err := p.each(ctx, "plan", (*dest).plan); err != nil {
+		return err
+	}
+	p.say("checking %d repositories", len(p.repos))
+	return p.preflight(ctx)
 }
 
 // A step is done to all destinations before the next one begins.
@@ -347,8 +380,8 @@ func (p *publisher) readSource(ctx context.Context) error {
 	return nil
 }
 
-// open finds all destinations and locks them, one after the other: two jobs with
-// the same destinations in another order both end, instead of waiting.
+// open finds all destinations, looks at them and writes a lock into each. Nobody
+// waits for another: two jobs with the same destinations both end.
 func (p *publisher) open(ctx context.Context) (err error) {
 	if len(p.Dests) == 0 {
 		return errors.New("no destination")
@@ -359,20 +392,60 @@ func (p *publisher) open(ctx context.Context) (err error) {
 			p.dests = nil
 		}
 	}()
-	self := me(p.Source, p.began.UTC())
-	self.Asked = p.follower
 	for _, spec := range p.Dests {
 		t, err := openTier(spec, p.Rsync)
 		if err != nil {
 			return err
 		}
-		d := &dest{tier: t, report: DestReport{Dest: t.String()}}
-		p.dests = append(p.dests, d)
-		if d.lock, d.report.Notes, err = acquire(ctx, t, self, p.BreakLock); err != nil {
-			return fmt.Errorf("%s: %w", t, err)
-		}
+		p.dests = append(p.dests, &dest{tier: t, report: DestReport{Dest: t.String()}})
+	}
+	self := me(p.Source, p.began.UTC())
+	self.Asked = p.follower
+	return p.each(ctx, "lock", func(d *dest, ctx context.Context, p *publisher) (err error) {
+		d.lock, d.looked, d.notes, err = acquire(ctx, d.tier, self, p.BreakLock, p.names())
+		d.state = d.looked[stateFile]
+		return err
+	})
+}
+
+// lock is open for who looks at the destinations later.
+func (p *publisher) lock(ctx context.Context) error {
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	if _, err := p.alone(ctx); err != nil {
+		err = errors.Join(err, p.close(ctx))
+		p.dests = nil
+		return err
+	}
+	for _, d := range p.dests {
+		d.looked = nil
 	}
 	return nil
+}
+
+// names are the small files that load reads.
+func (p *publisher) names() []string {
+	names := []string{stateFile, ManifestFile}
+	for _, r := range p.repos {
+		names = append(names, r.entryNames()...)
+	}
+	return names
+}
+
+// alone makes sure that nobody else has a lock. Moved is that some tier0 changed
+// after it was looked at and before the lock was there: what was read of it is
+// forgotten.
+func (p *publisher) alone(ctx context.Context) (moved bool, err error) {
+	var any atomic.Bool
+	err = p.each(ctx, "lock", func(d *dest, ctx context.Context, p *publisher) error {
+		state, err := d.lock.alone(ctx, p.began)
+		if err == nil && !bytes.Equal(state, d.state) {
+			any.Store(true)
+		}
+		return err
+	})
+	return any.Load(), err
 }
 
 func (p *publisher) close(ctx context.Context) error {
@@ -391,15 +464,13 @@ func (p *publisher) close(ctx context.Context) error {
 // load reads what a tier0 has: its state, its list, and the entry files of all
 // repositories that the source has.
 func (d *dest) load(ctx context.Context, p *publisher) error {
-	names := []string{stateFile, ManifestFile}
-	for _, r := range p.repos {
-		for _, base := range []string{"repomd.xml", "repomd.xml.asc", "repomd.xml.key"} {
-			names = append(names, r.path(base))
-		}
-	}
 	var err error
-	if d.entries, err = d.read(ctx, names); err != nil {
-		return err
+	d.report.Notes = slices.Clone(d.notes)
+	d.added, d.seen, d.written = nil, false, time.Time{}
+	if d.entries, d.looked = d.looked, nil; d.entries == nil {
+		if d.entries, err = d.read(ctx, p.names()); err != nil {
+			return err
+		}
 	}
 	d.old = &state{Format: stateFormat}
 	if b, ok := d.entries[stateFile]; ok {
@@ -976,7 +1047,7 @@ func (d *dest) sendLinks(ctx context.Context, p *publisher) error {
 }
 
 // confirm reads back what was written, and that it was written where the lock
-// is. The three questions are asked at once, because each takes its time.
+// is. Both questions are asked at once, because each takes its time.
 func (d *dest) confirm(ctx context.Context, p *publisher) error {
 	var names, bad, wrong []string
 	for _, f := range d.entry {
@@ -984,11 +1055,8 @@ func (d *dest) confirm(ctx context.Context, p *publisher) error {
 	}
 	var there map[string][]byte
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return d.lock.stillHeld(ctx) })
 	g.Go(func() (err error) {
-		if len(names) > 0 {
-			there, err = d.read(ctx, names)
-		}
+		there, err = d.lock.read(ctx, names)
 		return err
 	})
 	g.Go(func() (err error) {

@@ -14,7 +14,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -275,58 +274,26 @@ var tierKinds = map[string]func(t testing.TB) tier0{
 // daemonTier starts an rsync daemon with a module that wants a password.
 func daemonTier(t testing.TB, r Rsync) tier0 {
 	t.Helper()
-	program := testworld.Need(t, "rsync")
+	testworld.Need(t, "rsync")
 	work, module := t.TempDir(), t.TempDir()
 	dir := filepath.Join(module, "pub", "a name")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	secrets, password := filepath.Join(work, "secrets"), filepath.Join(work, "password")
-	addr, err := testworld.FreeAddr("127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conf := filepath.Join(work, "rsyncd.conf")
-	// Without uid and gid, a daemon of root's works as nobody.
-	text := fmt.Sprintf("uid = %d\ngid = %d\nuse chroot = no\nmunge symlinks = no\nreverse lookup = no\nlog file = %s\nmax connections = 0\n[tree]\npath = %s\nread only = no\nauth users = publisher\nsecrets file = %s\n",
-		os.Getuid(), os.Getgid(), filepath.Join(work, "log"), module, secrets)
-	for file, text := range map[string]string{conf: text, secrets: "publisher:open sesame\n", password: "open sesame\n"} {
+	for file, text := range map[string]string{secrets: "publisher:open sesame\n", password: "open sesame\n"} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(program, "--daemon", "--no-detach", "--config="+conf, "--address="+host, "--port="+port)
-	daemon, err := testworld.Start(cmd)
+	addr, daemon, err := testworld.StartRsync(t.Context(), work,
+		fmt.Sprintf("[tree]\npath = %s\nread only = no\nauth users = publisher\nsecrets file = %s\n", module, secrets))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { daemon.Stop(10 * time.Second) })
-	listening(t, daemon, addr)
 	r.PasswordFile = password
 	return tier0{dest: "rsync://publisher@" + addr + "/tree/pub/a name", dir: dir, job: Job{Rsync: r}}
-}
-
-// listening waits until somebody does.
-func listening(t testing.TB, c *testworld.Child, addr string) {
-	t.Helper()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return
-		}
-		select {
-		case <-c.Done():
-			t.Fatalf("rsync --daemon ended: %v", c.Err())
-		case <-tick.C:
-		}
-	}
 }
 
 func (t0 tier0) publish(t testing.TB, job Job, src string) (*Report, error) {

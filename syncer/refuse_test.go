@@ -283,7 +283,7 @@ func TestLocksOfOthers(t *testing.T) {
 			if _, err := tier.write(t.Context(), []small{{name: lockDir + "/other", data: b, private: true}}); err != nil {
 				t.Fatal(err)
 			}
-			h, notes, err := acquire(t.Context(), tier, self, "")
+			h, _, notes, err := acquire(t.Context(), tier, self, "", nil)
 			if tt.stale {
 				if err != nil || len(notes) != 1 {
 					t.Fatalf("%v, notes %q; want the lock removed, with a note", err, notes)
@@ -292,21 +292,103 @@ func TestLocksOfOthers(t *testing.T) {
 				if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), tt.want) {
 					t.Fatalf("error %v, want %q in it", err, tt.want)
 				}
-				if h, _, err = acquire(t.Context(), tier, self, "other"); err != nil {
+				if h, _, _, err = acquire(t.Context(), tier, self, "other", nil); err != nil {
 					t.Fatalf("with -break-lock: %v", err)
 				}
 			}
-			if err := h.stillHeld(t.Context()); err != nil {
+			if _, err := h.alone(t.Context(), now); err != nil {
+				t.Error(err)
+			}
+			if _, err := h.read(t.Context(), nil); err != nil {
 				t.Error(err)
 			}
 			if err := h.release(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if err := h.stillHeld(t.Context()); err == nil {
+			if _, err := h.read(t.Context(), nil); err == nil {
 				t.Error("a lock that was released is still held")
 			}
 		})
 	}
+}
+
+// What a publisher that was killed was about to make its lock is nobody's lock,
+// and goes when it is old.
+func TestLocksThatWereNeverWritten(t *testing.T) {
+	t0 := directory(t)
+	old, young := lockDir+"/.old.syncer", lockDir+"/.young.syncer"
+	write(t, t0.dir, map[string]string{old: "{", young: "{"})
+	age(t, t0.dir, time.Now().Add(-2*time.Hour))
+	write(t, t0.dir, map[string]string{young: "{"})
+	src := t.TempDir()
+	release(t, src, 1)
+	t0.mustPublish(t, Job{}, src)
+	left := snapshot(t, t0.dir)
+	if _, ok := left[old]; ok {
+		t.Errorf("%s is still there", old)
+	}
+	if _, ok := left[young]; !ok {
+		t.Errorf("%s is gone", young)
+	}
+}
+
+// Of two that lock at the same time at least one goes away, and what one has
+// published before the lock of the other is seen by it.
+func TestPublishersThatComeTogether(t *testing.T) {
+	t0 := directory(t)
+	tier, err := openTier(t0.dest, Rsync{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tier.close()
+	self := me("src", time.Now())
+	var locks []*held
+	for range 2 {
+		// As if both had looked before either wrote.
+		h, _, _, err := acquire(t.Context(), blind{tier}, self, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.tier = tier
+		locks = append(locks, h)
+	}
+	for _, h := range locks {
+		if _, err := h.alone(t.Context(), time.Now()); !errors.Is(err, ErrLocked) {
+			t.Errorf("error %v, want %v", err, ErrLocked)
+		}
+	}
+	if err := errors.Join(locks[0].release(t.Context()), locks[1].release(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+
+	src := t.TempDir()
+	release(t, src, 1)
+	p := newPublisher(Job{Source: src, Dests: []string{t0.dest}})
+	if err := errors.Join(p.readSource(t.Context()), p.open(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.dests[0].lock.release(t.Context()) // so that the other may come
+	t0.mustPublish(t, Job{}, src)
+	if p.dests[0].lock, p.dests[0].looked, _, err = acquire(t.Context(), tier, self, "", p.names()); err != nil {
+		t.Fatal(err)
+	}
+	if moved, err := p.alone(t.Context()); !moved || err != nil {
+		t.Errorf("moved %v, %v; want that the other publication is noticed", moved, err)
+	}
+	if err := p.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// blind is a tier whose locks are not to be seen yet.
+type blind struct{ tier }
+
+func (b blind) look(ctx context.Context, names []string) (files, locks map[string][]byte, err error) {
+	files, _, err = b.tier.look(ctx, names)
+	return files, nil, err
 }
 
 // A lock that is broken under a publication stops it.

@@ -106,50 +106,28 @@ func (t *remote) readFiles(ctx context.Context, names []string, more ...string) 
 		return nil, err
 	}
 	defer discard()
-	got := make(map[string][]byte)
-	for _, name := range names {
-		b, err := root.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		got[name] = b
-	}
-	return got, nil
+	return readFrom(root, names)
 }
 
-func (t *remote) locks(ctx context.Context) (map[string][]byte, error) {
-	root, discard, err := t.fetch(ctx, []string{lockDir})
+func (t *remote) look(ctx context.Context, names []string) (files, locks map[string][]byte, err error) {
+	all := append([]string{lockDir}, names...)
+	root, discard, err := t.fetch(ctx, all)
 	for range 3 {
 		// Others come and go: a lock may be released while it is copied.
 		if failed, ok := errors.AsType[*runError](err); !ok || failed.code != rsyncVanished {
 			break
 		}
-		root, discard, err = t.fetch(ctx, []string{lockDir})
+		root, discard, err = t.fetch(ctx, all)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer discard()
-	got := make(map[string][]byte)
-	files, err := fs.ReadDir(root.FS(), lockDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if files, err = readFrom(root, names); err != nil {
+		return nil, nil, err
 	}
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		if strings.HasPrefix(f.Name(), ".") {
-			continue // being written
-		}
-		if got[f.Name()], err = root.ReadFile(path.Join(lockDir, f.Name())); err != nil {
-			return nil, err
-		}
-	}
-	return got, nil
+	locks, err = readLocks(root)
+	return files, locks, err
 }
 
 func (t *remote) write(ctx context.Context, files []small) (stats, error) {

@@ -42,7 +42,7 @@ func Rollback(ctx context.Context, job Job, sign Signer) (*Report, error) {
 }
 
 func (p *publisher) rollback(ctx context.Context, sign Signer) (err error) {
-	if err := p.open(ctx); err != nil {
+	if err := p.lock(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.close(ctx)) }()

@@ -144,7 +144,9 @@ func sshServer(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { daemon.Stop(0) })
-	listening(t, daemon, addr)
+	if err := daemon.Listens(t.Context(), addr); err != nil {
+		t.Fatal(err)
+	}
 	// A user configures ports and keys for ssh; this one has a program in front.
 	bin := filepath.Join(work, "bin")
 	write(t, bin, map[string]string{"ssh": "#!/bin/sh\nexec " + ssh + " -F none -p " + port + " -i '" + filepath.Join(work, "user") +

@@ -26,8 +26,8 @@ type tier interface {
 	// read returns the content of those names that exist. They are small files.
 	read(ctx context.Context, names []string) (map[string][]byte, error)
 
-	// locks returns the files in the directory of locks, by their base names.
-	locks(ctx context.Context) (map[string][]byte, error)
+	// look is read, and returns the locks too, by their base names.
+	look(ctx context.Context, names []string) (files, locks map[string][]byte, err error)
 
 	// write puts small files in their places. Each appears whole, and none before
 	// all are on the disk, so that what is left then is only to rename them.
@@ -206,9 +206,14 @@ func (t *dirTier) read(_ context.Context, names []string) (map[string][]byte, er
 	if err := t.here(); err != nil {
 		return nil, err
 	}
+	return readFrom(t.root, names)
+}
+
+// readFrom reads those of the names that exist.
+func readFrom(root *os.Root, names []string) (map[string][]byte, error) {
 	got := make(map[string][]byte)
 	for _, name := range names {
-		b, err := t.root.ReadFile(name)
+		b, err := root.ReadFile(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -220,11 +225,17 @@ func (t *dirTier) read(_ context.Context, names []string) (map[string][]byte, er
 	return got, nil
 }
 
-func (t *dirTier) locks(ctx context.Context) (map[string][]byte, error) {
-	if err := t.here(); err != nil {
-		return nil, err
+func (t *dirTier) look(ctx context.Context, names []string) (files, locks map[string][]byte, err error) {
+	if files, err = t.read(ctx, names); err != nil {
+		return nil, nil, err
 	}
-	dir, err := t.root.Open(lockDir)
+	locks, err = readLocks(t.root)
+	return files, locks, err
+}
+
+// readLocks reads the locks of the tree root.
+func readLocks(root *os.Root) (map[string][]byte, error) {
+	dir, err := root.Open(lockDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -239,9 +250,14 @@ func (t *dirTier) locks(ctx context.Context) (map[string][]byte, error) {
 	got := make(map[string][]byte)
 	for _, name := range names {
 		if strings.HasPrefix(name, ".") {
-			continue // being written
+			// Being written, or left by a writer that was killed.
+			info, err := root.Lstat(path.Join(lockDir, name))
+			if err == nil && time.Since(info.ModTime()) > time.Hour {
+				root.Remove(path.Join(lockDir, name))
+			}
+			continue
 		}
-		b, err := t.root.ReadFile(path.Join(lockDir, name))
+		b, err := root.ReadFile(path.Join(lockDir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -337,6 +353,9 @@ func (t *dirTier) send(ctx context.Context, src string, names []string, compare 
 
 // settle writes out everything at once, which is far quicker than file by file.
 func (t *dirTier) settle() error {
+	if err := t.here(); err != nil {
+		return err
+	}
 	d, err := t.root.Open(".")
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
+	"hash"
 	"io/fs"
 	"os"
 	"path"
@@ -16,10 +16,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
 
 // Read lists a tree and hashes its files. A file that previous has with the same
@@ -181,32 +183,41 @@ func hashAll(ctx context.Context, tree string, files []*Entry) error {
 
 // readFiles reads files, several at a time, and tells each what was found: the
 // entry with checksums, or why there are none. No two calls of each overlap, and
-// the first error that one returns ends all.
+// the first error that one returns ends all. Files of one directory should come
+// together.
 func readFiles(ctx context.Context, tree string, files []*Entry, each func(e *Entry, got Entry, err error) error) error {
 	root, err := os.OpenRoot(tree)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	const share = 32 // files that a worker takes at a time
+	var taken atomic.Int64
 	var mu sync.Mutex // held while each is called
 	g, ctx := errgroup.WithContext(ctx)
-	for w := range hashers() {
+	for range min(hashers(), (len(files)+share-1)/share) {
 		g.Go(func() error {
-			buf := make([]byte, 256<<10)
-			for i := w; i < len(files); i += hashers() {
-				if err := ctx.Err(); err != nil {
-					return err
+			r := newFileReader(root)
+			defer r.close()
+			for {
+				to := int(taken.Add(share))
+				if to-share >= len(files) {
+					return nil
 				}
-				got := *files[i]
-				err := got.hash(root, buf)
-				mu.Lock()
-				err = each(files[i], got, err)
-				mu.Unlock()
-				if err != nil {
-					return err
+				for _, e := range files[to-share : min(to, len(files))] {
+					if err := ctx.Err(); err != nil {
+						return err
+					}
+					got := *e
+					err := r.hash(&got)
+					mu.Lock()
+					err = each(e, got, err)
+					mu.Unlock()
+					if err != nil {
+						return err
+					}
 				}
 			}
-			return nil
 		})
 	}
 	return g.Wait()
@@ -219,28 +230,90 @@ func hashers() int { return min(runtime.GOMAXPROCS(0), 8) }
 // when it was listed.
 var errChanged = errors.New("changed while it was read")
 
-// hash reads the file. That it has the size that was listed is part of it.
-func (e *Entry) hash(root *os.Root, buf []byte) error {
-	f, err := root.Open(filepath.FromSlash(e.Path))
+// A fileReader hashes one file after another. It asks the system for no more than
+// that takes, because most files of a tree are small.
+type fileReader struct {
+	root *os.Root
+	dir  *os.File // of the last file
+	name string   // of dir
+	buf  []byte
+	xxh3 *xxh3.Hasher
+	sha  hash.Hash
+}
+
+func newFileReader(root *os.Root) *fileReader {
+	return &fileReader{root: root, buf: make([]byte, 256<<10), xxh3: xxh3.New(), sha: sha256.New()}
+}
+
+func (r *fileReader) close() {
+	if r.dir != nil {
+		r.dir.Close()
+		r.dir = nil
+	}
+}
+
+// open opens a file and no link; what is no file either has no content. Its
+// directory is opened once for many.
+func (r *fileReader) open(name string) (fd int, err error) {
+	dir, base := path.Split(name)
+	if dir == "" {
+		dir = "."
+	}
+	if r.dir == nil || r.name != dir {
+		r.close()
+		if r.dir, err = r.root.Open(filepath.FromSlash(dir)); err != nil {
+			r.dir = nil
+			return 0, err
+		}
+		r.name = dir
+	}
+	for {
+		fd, err = unix.Openat(int(r.dir.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return fd, nil
+}
+
+// hash fills in the checksums of an entry from the content of its file. That this
+// has the size that was listed is part of it.
+func (r *fileReader) hash(e *Entry) error {
+	fd, err := r.open(e.Path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	x, s := xxh3.New(), sha256.New()
-	w := io.Writer(x)
-	if repository(e.Path) != "" {
-		w = io.MultiWriter(x, s)
+	defer unix.Close(fd)
+	r.xxh3.Reset()
+	r.sha.Reset()
+	withSHA := repository(e.Path) != ""
+	var size int64
+	for size <= e.Size { // one that grows for ever is not read for ever
+		n, err := unix.Read(fd, r.buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "read", Path: e.Path, Err: err}
+		}
+		if n == 0 {
+			break
+		}
+		size += int64(n)
+		r.xxh3.Write(r.buf[:n])
+		if withSHA {
+			r.sha.Write(r.buf[:n])
+		}
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, buf)
-	if err != nil {
-		return err
+	if size != e.Size {
+		return fmt.Errorf("%s: %w: it had %d bytes", e.Path, errChanged, e.Size)
 	}
-	if n != e.Size {
-		return fmt.Errorf("%s: %w: %d bytes, then %d", e.Path, errChanged, e.Size, n)
-	}
-	e.Hashed, e.XXH3 = true, x.Sum64()
-	if repository(e.Path) != "" {
-		e.SHA256 = hex.EncodeToString(s.Sum(nil))
+	e.Hashed, e.XXH3 = true, r.xxh3.Sum64()
+	if withSHA {
+		e.SHA256 = hex.EncodeToString(r.sha.Sum(nil))
 	}
 	return nil
 }

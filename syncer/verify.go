@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // A Finding is one way in which a tree is not what its manifest says.
@@ -67,6 +68,7 @@ func Verify(ctx context.Context, tree string, m *Manifest, sample int) (*Verdict
 	if sample > 0 && sample < len(whole) {
 		rand.Shuffle(len(whole), func(i, j int) { whole[i], whole[j] = whole[j], whole[i] })
 		whole = whole[:sample]
+		slices.SortFunc(whole, func(a, b *Entry) int { return strings.Compare(a.Path, b.Path) })
 	}
 	if err := v.compare(ctx, tree, whole); err != nil {
 		return nil, err
