@@ -10,6 +10,7 @@ COMMANDS := $(sort $(patsubst cmd/%/,%,$(dir $(wildcard cmd/*/*.go))))
 PREFIX   ?= /usr/local
 FUZZTIME ?= 5m
 SOAKTIME ?= 1h
+KILLTIME ?= 5m
 export DESTDIR PREFIX
 
 # As the commands are built, so that both share what is compiled, and no C
@@ -39,8 +40,8 @@ bench: setup ## ratios against other programs; exit 1 where one is missed
 fuzz: ## every fuzz target in turn, FUZZTIME=5m each
 	go run ./cmd/internal/runtests fuzz -time $(FUZZTIME)
 
-soak: ## all tests again and again for SOAKTIME=1h, shuffled, with the race detector
-	go run ./cmd/internal/runtests soak -time $(SOAKTIME)
+soak: ## all tests for SOAKTIME=1h, and kills at random moments for KILLTIME=5m of each round
+	go run ./cmd/internal/runtests soak -time $(SOAKTIME) -kills $(KILLTIME)
 
 lint-mirrors: ## what is wrong with network.yml and mirrors.d
 	go run ./cmd/checker lint -network network.yml $(wildcard mirrors.d/*.yml)

@@ -20,7 +20,7 @@ import (
 
 const usage = `usage:
     runtests test [-race] [-short] [-limit 25m] [PACKAGE...]
-    runtests soak [-time 1h] [PACKAGE...]
+    runtests soak [-time 1h] [-kills 5m] [PACKAGE...]
     runtests fuzz [-time 5m] [-run REGEXP] [DIR...]
 
 test checks the formatting, runs go vet and every test, and ends with a table of
@@ -28,7 +28,9 @@ the foreign programs that tests ran against and one line that counts. With
 CI=true it fails when a program that the tests need was used by none.
 
 soak runs test again and again, shuffled, with the race detector and the tests
-of the build tag soak, until the time is up or something fails.
+of the build tag soak, until the time is up or something fails. In each round
+the programs that build, publish and follow are killed at random moments for the
+time of -kills, while readers read without pause.
 
 fuzz runs every fuzz target in turn, each for that time, and stops at the first
 finding, which go test keeps as a new seed in testdata.
@@ -74,28 +76,34 @@ func test(ctx context.Context, env daemon.Env, args []string) error {
 	if *short {
 		extra = append(extra, "-short")
 	}
-	return suite(ctx, env, extra, flags.Args())
+	return suite(ctx, env, nil, extra, flags.Args())
 }
 
 func soak(ctx context.Context, env daemon.Env, args []string) error {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	length := flags.Duration("time", time.Hour, "after which no new round begins")
+	kills := flags.Duration("kills", 5*time.Minute, "of each round, for killing at random")
 	if err := daemon.ParseFlags(flags, args, usage); err != nil {
 		return err
 	}
 	end := time.Now().Add(*length)
 	for round := 1; time.Now().Before(end); round++ {
 		fmt.Fprintf(env.Stdout, "round %d, %v left\n", round, time.Until(end).Round(time.Second))
-		if err := suite(ctx, env, []string{"-race", "-shuffle=on", "-tags=soak"}, flags.Args()); err != nil {
+		extra := []string{"-race", "-shuffle=on", "-tags=soak", fmt.Sprintf("-timeout=%v", 2*time.Hour+*kills)}
+		if err := suite(ctx, env, []string{killTimeEnv + "=" + kills.String()}, extra, flags.Args()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// suite runs the whole suite once. The error is silent: what failed is on the
-// screen, the count in the last line.
-func suite(ctx context.Context, env daemon.Env, extra, packages []string) error {
+// killTimeEnv tells the tests that kill at random moments for how long.
+const killTimeEnv = "MERIDIAN_KILL_TIME"
+
+// suite runs the whole suite once, with more of an environment and arguments of go
+// test. The error is silent: what failed is on the screen, the count in the last
+// line.
+func suite(ctx context.Context, env daemon.Env, environment, extra, packages []string) error {
 	whole := len(packages) == 0
 	if whole {
 		packages = []string{"./..."}
@@ -134,7 +142,8 @@ func suite(ctx context.Context, env daemon.Env, extra, packages []string) error 
 	p.stage("go test")
 	// -vet=off: all of vet has run above.
 	testArgs := append([]string{"test", "-json", "-count=1", "-vet=off", "-timeout=20m"}, extra...)
-	cmd := goCommand(ctx, []string{counterpart.CasesFile + "=" + cases.Name()}, append(testArgs, packages...)...)
+	environment = append(environment, counterpart.CasesFile+"="+cases.Name())
+	cmd := goCommand(ctx, environment, append(testArgs, packages...)...)
 	if err := r.collect(cmd); err != nil {
 		r.fail("go test", err.Error())
 	}
