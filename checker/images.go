@@ -73,8 +73,13 @@ func (o *Origin) settleImages(s *topic, now time.Time) {
 	switch {
 	case set != nil:
 		o.images[s.key] = set
+		s.truth.Images = nil
+		for _, f := range set.Files {
+			s.truth.Images = append(s.truth.Images, state.Image{Name: f.Location, Size: f.Size, Algorithm: f.Checksum.Type, Digest: f.Checksum.Value})
+		}
 	case missing:
 		delete(o.images, s.key)
+		s.truth.Images = nil
 	}
 }
 

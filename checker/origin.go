@@ -637,6 +637,9 @@ func (o *Origin) changes(now time.Time) map[state.Key]state.Truth {
 	numbers := OriginNumbers{}
 	for _, s := range o.keys {
 		if s.key.Repo == isos {
+			if !sameTruth(&s.truth, &s.given) {
+				changed[s.key], s.given = s.truth, s.truth
+			}
 			continue
 		}
 		if t := &s.truth; !sameTruth(t, &s.given) || (all || s.doubted) && !t.Confirmed.Equal(s.given.Confirmed) {

@@ -1185,6 +1185,16 @@ func TestImages(t *testing.T) {
 				if (set == nil) != (tt.want == nil) || set != nil && !maps.Equal(got, tt.want) {
 					t.Errorf("images %v, want %v", got, tt.want)
 				}
+				told := map[string]int64{}
+				for _, i := range w.truth[key].Images {
+					told[i.Name] = i.Size
+					if i.Algorithm != "sha256" || len(i.Digest) != 64 {
+						t.Errorf("%s is told with %s %s", i.Name, i.Algorithm, i.Digest)
+					}
+				}
+				if !maps.Equal(told, got) {
+					t.Errorf("the servers are told of %v, want %v", told, got)
+				}
 				if tt.problem == "" {
 					wantEvents(t, events)
 					return

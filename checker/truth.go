@@ -107,7 +107,8 @@ func withGenerations(t state.Truth, all []state.Generation) state.Truth {
 // sameTruth tells whether a and b differ in Confirmed at most.
 func sameTruth(a, b *state.Truth) bool {
 	return slices.Equal(a.Generations, b.Generations) && a.Expired == b.Expired && a.Absent == b.Absent &&
-		a.Withdrawn == b.Withdrawn && a.Disputed.Equal(b.Disputed) && a.Problem == b.Problem
+		a.Withdrawn == b.Withdrawn && a.Disputed.Equal(b.Disputed) && a.Problem == b.Problem &&
+		slices.Equal(a.Images, b.Images)
 }
 
 // wants tells whether g may be adopted as far as its revision goes.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"meridian/mirrorlist/stats"
 )
 
 // The API is one table: its routes and its OpenAPI document are made from it, so
@@ -25,8 +27,8 @@ type operation struct {
 	id      string
 	summary string
 	params  []parameter
-	result  any    // a value of the type that is answered, nil if kind is another
-	kind    string // "" is application/json
+	result  any    // a value of the type that is answered as JSON
+	kind    string // in which else it is answered; "": none
 	errors  map[int]string
 	handler func(*Server, *gin.Context) (*response, error)
 }
@@ -77,6 +79,40 @@ func operations() []operation {
 			path: "/mirrors/{name}/history", id: "getMirrorHistory", summary: "What happened to one mirror", result: apiHistory{}, errors: map[int]string{400: badParameter[400], 404: unknownName[404]},
 			params:  []parameter{paramName, paramLimit, paramOffset},
 			handler: (*Server).historyOperation,
+		},
+		{
+			path: "/map", id: "getMap", summary: "Where the mirrors are, as GeoJSON", result: apiMap{},
+			handler: (*Server).mapOperation,
+		},
+		{
+			path: "/isos", id: "listISOs", summary: "What ISO images there are", result: apiISOs{},
+			handler: (*Server).isosOperation,
+		},
+		{
+			path: "/isos/{arch}/{version}", id: "getISOs", summary: "The images of a version and architecture, and the mirrors that have them", result: apiISODetail{},
+			errors:  map[int]string{404: "there is no such version or architecture"},
+			params:  []parameter{{name: "arch", doc: "an architecture"}, {name: "version", doc: "a version, or an alias of one"}},
+			handler: (*Server).isoOperation,
+		},
+		{
+			path: "/status", id: "getStatus", summary: "How the network and this node of it are", result: apiStatus{},
+			handler: (*Server).statusOperation,
+		},
+		{
+			path: "/propagation", id: "getPropagation", summary: "What was published, and how it reached the mirrors", result: apiPublications{},
+			handler: (*Server).propagationOperation,
+		},
+		{
+			path: "/statistics/{table}", id: "getStatistics", summary: "What was served, counted without clients; with .csv behind the name as CSV", result: stats.Result{}, kind: typeCSV,
+			errors: map[int]string{400: badParameter[400], 404: "there is no such table, or nothing is counted"},
+			params: []parameter{
+				{name: "table", doc: "lists, countme or mirrors; with .csv behind it as CSV"},
+				{name: "from", doc: "the first day, YYYY-MM-DD; four weeks ago without it"}, {name: "to", doc: "the last day; today without it"},
+				{name: "by", doc: "columns to tell apart, with commas between; period, which is a day or for countme a week, without it"},
+				{name: "country", doc: "only that, of a table that has the column"}, {name: "version", doc: "only that"}, {name: "repo", doc: "only that"}, {name: "arch", doc: "only that"},
+				{name: "age", doc: "only that: 1 first week, 2 first month, 3 half a year, 4 longer"}, {name: "variant", doc: "only that"}, {name: "system", doc: "only that"}, {name: "mirror", doc: "only that"},
+			},
+			handler: (*Server).statisticsOperation,
 		},
 		{
 			path: "/network", id: "getNetwork", summary: "What can be asked for: versions, repositories, architectures", result: apiNetwork{},
@@ -157,13 +193,12 @@ func openAPI(ops []operation) map[string]any {
 			}
 			params = append(params, one)
 		}
-		var value any = map[string]any{"type": "string"}
-		kind := op.kind
-		if op.result != nil {
-			kind, value = "application/json", doc.of(reflect.TypeOf(op.result))
+		content := map[string]any{"application/json": map[string]any{"schema": doc.of(reflect.TypeOf(op.result))}}
+		if op.kind != "" {
+			content[op.kind] = map[string]any{"schema": map[string]any{"type": "string"}}
 		}
 		responses := map[string]any{
-			"200": map[string]any{"description": op.summary, "content": map[string]any{kind: map[string]any{"schema": value}}},
+			"200": map[string]any{"description": op.summary, "content": content},
 			"304": map[string]any{"description": "what If-None-Match names is still so"},
 			"429": refused("too many requests from one network"),
 		}

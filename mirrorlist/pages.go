@@ -17,6 +17,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/zeebo/xxh3"
 
+	"meridian/mirrorlist/worldmap"
 	"meridian/schema"
 )
 
@@ -45,11 +46,16 @@ var assets = func() map[string]asset {
 		if err != nil {
 			panic(fmt.Sprintf("mirrorlist: embedded file: %v", err))
 		}
-		sum := xxh3.Hash128(body).Bytes()
-		all[name] = asset{kind, body, base64.RawURLEncoding.EncodeToString(sum[:8])}
+		all[name] = newAsset(kind, body)
 	}
+	all["world.svg"] = newAsset("image/svg+xml", worldmap.SVG)
 	return all
 }()
+
+func newAsset(kind string, body []byte) asset {
+	sum := xxh3.Hash128(body).Bytes()
+	return asset{kind, body, base64.RawURLEncoding.EncodeToString(sum[:8])}
+}
 
 func assetURL(name string) string { return "/assets/" + name + "?v=" + assets[name].tag }
 
@@ -59,6 +65,26 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"duration": pageDuration,
 	"portion":  portion,
 	"number":   groupDigits,
+	"tier":     tierWords,
+	"size":     pageSize,
+	"chart": func(label, head, unit string, bars []bar) any {
+		return struct {
+			Label, Head, Unit string
+			Bars              []bar
+		}{label, head, unit, bars}
+	},
+	"trend": func(label string, t trend) any {
+		return struct {
+			Label string
+			Trend trend
+		}{label, t}
+	},
+	"candidates": func(label string, list []Candidate) any {
+		return struct {
+			Label string
+			List  []Candidate
+		}{label, list}
+	},
 }).ParseFS(pageFiles, "pages/*.html"))
 
 // pageTime writes a moment as people write one, in UTC; a script turns it into
@@ -122,6 +148,49 @@ func groupDigits(n int) string {
 	return s
 }
 
+// appendPoint appends a point of a line of SVG.
+func appendPoint(b []byte, x, y float64) []byte {
+	if len(b) > 0 {
+		b = append(b, ' ')
+	}
+	b = strconv.AppendFloat(b, x, 'f', -1, 64)
+	b = append(b, ',')
+	return strconv.AppendFloat(b, y, 'f', -1, 64)
+}
+
+// tierWords says for people why a mirror is where it is in a list.
+func tierWords(tier string) string {
+	if words, ok := map[string]string{
+		"subnet": "declares the client's addresses", "cloud region": "in the client's region of its cloud", "cloud": "in the client's cloud",
+		"asn": "for the client's network", "country": "in the client's country", "world": "elsewhere",
+		"no place": "drawn by lot", "fallback": "nothing else was left", "any": "nothing better was left",
+	}[tier]; ok {
+		return words
+	}
+	return tier
+}
+
+// pageSize writes a number of bytes as people do.
+func pageSize(n int64) string {
+	switch {
+	case n < 0:
+		return ""
+	case n < 1000:
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, units := float64(n), []string{"kB", "MB", "GB", "TB", "PB"}
+	i := -1
+	for f >= 999.5 && i < len(units)-1 {
+		f /= 1000
+		i++
+	}
+	digits := 1
+	if f >= 99.95 {
+		digits = 0
+	}
+	return strconv.FormatFloat(f, 'f', digits, 64) + " " + units[i]
+}
+
 // A page is what every page has.
 type page struct {
 	Title string
@@ -144,7 +213,15 @@ func (s *Server) pageRoutes(r *gin.Engine) {
 	one("/", main(s.mirrorsPage))
 	one("/index.html", main(s.mirrorsPage))
 	both("/isos", main(s.isosPage))
+	one("/map", s.mapPage)
+	one("/status", s.statusPage)
+	one("/propagation", s.propagationPage)
+	one("/statistics", s.statisticsPage)
+	one("/repo-file", s.repoFilePage)
+	one("/repo-file/:version", s.repoFile)
+	one("/explain", s.explainPage)
 	one("/isos/:arch/:version", main(s.isoPage))
+	one("/isos/:arch/:version/:file", main(s.isoFile))
 	one("/mirrors/:name", s.mirrorPage)
 	one("/mirrors/:name/badge.svg", s.mirrorBadge)
 	one("/mirrors/:name/feed.atom", s.mirrorFeed)
@@ -185,6 +262,9 @@ func (s *Server) modulePage(c *gin.Context) (bool, error) {
 	case len(parts) == 3 && parts[0] == "isos":
 		c.Params = gin.Params{{Key: "arch", Value: parts[1]}, {Key: "version", Value: parts[2]}}
 		page = s.isoPage
+	case len(parts) == 4 && parts[0] == "isos":
+		c.Params = gin.Params{{Key: "arch", Value: parts[1]}, {Key: "version", Value: parts[2]}, {Key: "file", Value: parts[3]}}
+		page = s.isoFile
 	default:
 		return false, nil
 	}
@@ -202,7 +282,8 @@ func (t *Table) newPage(at, title, module string) page {
 	for _, tr := range t.trees[1:] {
 		p.Nav = append(p.Nav, pageLink{tr.name, "/" + tr.name})
 	}
-	p.Nav = append(p.Nav, pageLink{"ISO images", "/isos"})
+	p.Nav = append(p.Nav, pageLink{"Map", "/map"}, pageLink{"ISO images", "/isos"}, pageLink{"Why this list", "/explain"},
+		pageLink{"Propagation", "/propagation"}, pageLink{"Statistics", "/statistics"}, pageLink{"Status", "/status"}, pageLink{"Use these mirrors", "/repo-file"})
 	return p
 }
 
@@ -449,62 +530,4 @@ func (t *Table) mirrorRow(e *card, module string) mirrorRow {
 		}
 	}
 	return row
-}
-
-// isosPage shows which ISO images there are.
-func (s *Server) isosPage(_ *gin.Context, module string) (*response, error) {
-	t := s.table.Load()
-	type release struct {
-		Version schema.Version
-		Arches  []schema.Arch
-	}
-	p := struct {
-		page
-		Prefix   string
-		Releases []release
-	}{page: t.newPage("/isos", "ISO images", module)}
-	if module != "" {
-		p.Prefix = "/" + module
-	}
-	for _, v := range t.network.Served() {
-		if t.network.Module(v) == module {
-			p.Releases = append(p.Releases, release{v, t.network.ArchesOf(v)})
-		}
-	}
-	return render("isos", p, shortly)
-}
-
-// isoPage shows where to download the images of a version and arch.
-func (s *Server) isoPage(c *gin.Context, module string) (*response, error) {
-	t := s.table.Load()
-	version, arch := strings.TrimSuffix(c.Param("version"), ".html"), c.Param("arch")
-	q, vault, no := t.isoRequest(version, arch, params{})
-	if no != nil {
-		return nil, no
-	}
-	type link struct{ Mirror, Place, URL string }
-	key := t.slots[q.slot].key
-	p := struct {
-		page
-		URLs []link
-	}{page: t.newPage("/isos", fmt.Sprintf("ISO images of %s for %s", key.Version, key.Arch), module)}
-	if vault != "" {
-		u, err := url.Parse(vault)
-		if err != nil {
-			return nil, err
-		}
-		p.URLs = []link{{u.Host, "", vault}}
-		return render("iso", p, "")
-	}
-	// Browsers speak https, and here the whole order is shown.
-	var sc scratch
-	q.client, q.limit, q.now, q.want = clientOf(c.Request, t.trusted, t.header, t.secret), len(t.mirrors), t.now, anyScheme
-	t.decide(&q, &sc)
-	q.want = httpsScheme
-	for _, k := range sc.picks {
-		m := &t.mirrors[k.mirror]
-		place := strings.Trim(m.Location.City+", "+countryName(m.country), ", ")
-		p.URLs = append(p.URLs, link{m.Name, place, string(t.appendURL(nil, &q, k))})
-	}
-	return render("iso", p, "")
 }

@@ -3,6 +3,7 @@ package mirrorlist
 import (
 	"compress/gzip"
 	"context"
+	"encoding/xml"
 	"fmt"
 	"html"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"meridian/checker/state"
+	"meridian/schema"
 )
 
 // pagesWorld is a network in which everything that people write is hostile, or
@@ -82,7 +85,7 @@ func pagesServer(t testing.TB, world map[string]string, change ...func(*Options)
 }
 
 func TestPages(t *testing.T) {
-	h := pagesServer(t, pagesWorld)
+	h := pagesServer(t, pagesWorld, func(o *Options) { o.Config.PublicURL = "https://mirrors.example.org" })
 	for _, tt := range []struct {
 		path   string
 		status int
@@ -101,6 +104,22 @@ func TestPages(t *testing.T) {
 		{"/kitten/isos/x86_64/10-kitten", 200, "https://hostile.example.org/kitten/10-kitten/isos/x86_64/"},
 		{"/isos/x86_64/9.7", 200, "https://vault.example.org/9.7/isos/x86_64"},
 		{"/isos/mips/9", 404, "x86_64, aarch64"},
+		{"/map", 200, "Map of"},
+		{"/explain", 200, "hostile.example.org"},
+		{"/explain?ip=192.0.2.9", 200, "1 private mirrors are for this address too"},
+		{"/explain?ip=nonsense", 400, "malformed address"},
+		{"/explain?mirror=secret.example.org", 200, "No public mirror is called"},
+		{"/explain?mirror=hostile.example.org", 200, "hostile.example.org is number"},
+		{"/explain?version=9.7", 200, "https://vault.example.org/9.7/"},
+		{"/status", 200, "This node"},
+		{"/propagation", 200, "No publication is known"},
+		{"/statistics", 200, "keeps no statistics"},
+		{"/repo-file", 200, "https://mirrors.example.org/metalink/9.8/baseos?arch=$basearch"},
+		{"/repo-file/9", 200, "metalink=https://mirrors.example.org/metalink/9.8/baseos?arch=$basearch\n"},
+		{"/repo-file/9.repo?list=mirrorlist&protocol=https&gpgkey=file:///etc/pki/k", 200, "mirrorlist=https://mirrors.example.org/mirrorlist/9.8/baseos?protocol=https\nenabled=1\ngpgcheck=1\ngpgkey=file:///etc/pki/k\n"},
+		{"/repo-file/7", 404, "9.8"},
+		{"/repo-file/9?list=torrent", 400, "list=metalink"},
+		{"/repo-file/9?gpgkey=http://x", 400, "https://"},
 		{"/isos/x86_64/7", 404, "9.8"},
 		{"/kitten/nope", 404, "no such page"},
 		{"/nope", 404, "no such page"},
@@ -115,12 +134,13 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: status %d, want %d with %q in\n%s", tt.path, w.Code, tt.status, tt.has, body)
 		}
 		for _, never := range []string{"secret.example.org", "hidden@", "192.0.2.0", "<script>", "alert(1)</script>", "<b>"} {
-			if strings.Contains(body, never) {
+			// What a client has asked for itself is repeated to it.
+			if strings.Contains(body, never) && !strings.Contains(tt.path, never) {
 				t.Errorf("%s: the page contains %q", tt.path, never)
 			}
 		}
 		policy := w.Header().Get("Content-Security-Policy")
-		if w.Code == 200 && (!strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") || strings.Contains(policy, "*") || strings.Contains(policy, "http")) {
+		if w.Code == 200 && strings.HasPrefix(w.Header().Get("Content-Type"), "text/html") && (!strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") || strings.Contains(policy, "*") || strings.Contains(policy, "http")) {
 			t.Errorf("%s: Content-Security-Policy %q lets in more than what this server has", tt.path, policy)
 		}
 	}
@@ -156,6 +176,17 @@ func newCheckedWorld() *checkedWorld {
 		return state.Generation{Revision: fmt.Sprint(1000 + int(n)), Size: 3000, SHA256: state.Hash256{n}, FirstSeen: pagesNow.Add(-ago)}
 	}
 	truth := state.Truth{Generations: []state.Generation{generation(2, 3*time.Hour), generation(1, 48*time.Hour)}, Confirmed: pagesNow}
+	images := state.Truth{Images: []state.Image{
+		{Name: "dvd.iso", Size: 10_000_000_000, Algorithm: "sha256", Digest: strings.Repeat("ab", 32)}, {Name: "boot.iso", Size: 900_000_000, Algorithm: "sha256", Digest: strings.Repeat("cd", 32)},
+	}}
+	published := &state.Publication{
+		Time: pagesNow.Add(-3 * time.Hour), Repositories: 2, Versions: []schema.Version{"9.8"},
+		Samples: []state.Sample{
+			{All: state.Share{Of: 20, OfMbits: 30_000}, Continents: map[string]state.Share{"EU": {Of: 15, OfMbits: 20_000}, "AS": {Of: 5, OfMbits: 10_000}}},
+			{After: 1800, All: state.Share{Mirrors: 5, Of: 20, Mbits: 3000, OfMbits: 30_000}, Continents: map[string]state.Share{"EU": {Mirrors: 5, Of: 15, Mbits: 3000, OfMbits: 20_000}, "AS": {Of: 5, OfMbits: 10_000}}},
+			{After: 9000, All: state.Share{Mirrors: 15, Of: 20, Mbits: 27_000, OfMbits: 30_000}, Continents: map[string]state.Share{"EU": {Mirrors: 12, Of: 15, Mbits: 19_000, OfMbits: 20_000}, "AS": {Mirrors: 3, Of: 5, Mbits: 8000, OfMbits: 10_000}}},
+		},
+	}
 	wrong := &state.Problem{
 		Reason: "repomd.xml is <b>HTML</b>", Remedy: "Look at secret things", Since: pagesNow.Add(-time.Hour),
 		Evidence: &state.Evidence{At: pagesNow.Add(-time.Minute), Method: "GET", URL: "http://hostile.example.org/9.8/BaseOS/aarch64/os/repodata/repomd.xml", Status: 200, Body: "<script>alert(3)</script>"},
@@ -167,7 +198,8 @@ func newCheckedWorld() *checkedWorld {
 	}
 	return &checkedWorld{
 		snap: &state.Snapshot{
-			Taken: pagesNow.Add(-time.Minute), Truth: map[state.Key]state.Truth{x86: truth, arm: truth},
+			Taken: pagesNow.Add(-time.Minute), Truth: map[state.Key]state.Truth{x86: truth, arm: truth, {Version: "9.8", Repo: isoRepo, Arch: "x86_64"}: images},
+			Publications: map[string]*state.Publication{published.ID(): published},
 			Mirrors: map[string]*state.Status{
 				"hostile.example.org": {
 					Health:   map[state.Key]state.Health{x86: state.Lagging, arm: state.Broken},
@@ -364,5 +396,128 @@ func TestResponsesAreCompressedAndNotSentTwice(t *testing.T) {
 		if w := serveOne(h, "GET", target, "198.51.100.1:1", map[string]string{"If-None-Match": `"other"`}); w.Code != http.StatusOK {
 			t.Errorf("%s with the tag of something else: %d", target, w.Code)
 		}
+	}
+}
+
+func TestImagesComeFromTheNearestMirrorThatHasThem(t *testing.T) {
+	iso := state.Key{Version: "9.8", Repo: isoRepo, Arch: "x86_64"}
+	world := newCheckedWorld()
+	status := func(h state.Health) *state.Status {
+		return &state.Status{Health: map[state.Key]state.Health{iso: h}}
+	}
+	files := maps.Clone(pagesWorld)
+	files["mirrors.d/hostile.yml"] = strings.Replace(files["mirrors.d/hostile.yml"], "country: AT,", "country: AT, latitude: 47.1, longitude: 15.4,", 1)
+	for i, m := range []struct {
+		name   string
+		health state.Health
+	}{{"wrong-size.example.org", state.Broken}, {"not-asked.example.org", state.Unknown}, {"near.example.org", state.Fresh}, {"far.example.org", state.Fresh}} {
+		// Without a place the client is as near to all of them.
+		files["mirrors.d/"+m.name+".yml"] = fmt.Sprintf("name: %s\naddress: {http: http://%[1]s/, https: https://%[1]s/}\nsponsor: S\nbandwidth: %d\n", m.name, []int{1_000_000, 1_000_000, 100_000, 1}[i])
+		if m.health != state.Unknown {
+			world.snap.Mirrors[m.name] = status(m.health)
+		}
+	}
+	world.snap.Mirrors["hostile.example.org"].Health[iso] = state.Broken
+	h := pagesServer(t, files, func(o *Options) { o.Source, o.Now = world, func() time.Time { return pagesNow } })
+	get := func(target string) *httptest.ResponseRecorder {
+		return serveOne(h, "GET", target, "198.51.100.1:1", nil)
+	}
+	const at = ".example.org/9.8/isos/x86_64/dvd.iso"
+	for _, target := range []string{"/isos/x86_64/9.8/dvd.iso", "/isos/x86_64/9/dvd.iso"} {
+		w := get(target)
+		if to := w.Header().Get("Location"); w.Code != http.StatusFound || to != "https://near"+at && to != "https://far"+at {
+			t.Errorf("%s: %d to %q", target, w.Code, to)
+		}
+	}
+	if w := get("/isos/x86_64/9.7/any.iso"); w.Code != http.StatusFound || w.Header().Get("Location") != "https://vault.example.org/9.7/isos/x86_64/any.iso" {
+		t.Errorf("an image of the vault: %d to %q", w.Code, w.Header().Get("Location"))
+	}
+	if w := get("/isos/aarch64/9.8/any.iso"); w.Code != http.StatusFound {
+		t.Errorf("an image of a set of which nothing is known: %d %s", w.Code, w.Body)
+	}
+	if w := get("/kitten/isos/x86_64/10-kitten/any.iso"); w.Code != http.StatusFound || w.Header().Get("Location") != "https://hostile.example.org/kitten/10-kitten/isos/x86_64/any.iso" {
+		t.Errorf("an image of a module: %d to %q", w.Code, w.Header().Get("Location"))
+	}
+	for target, says := range map[string]string{
+		"/isos/x86_64/9.8/none.iso": "dvd.iso, boot.iso", "/isos/x86_64/9.8/none.iso.meta4": "dvd.iso", "/isos/x86_64/9.8/%2e%2e": "plain name", "/isos/x86_64/9.8/a%22b": "plain name",
+		"/isos/aarch64/9.8/any.iso.meta4": "/isos/aarch64/9.8/any.iso",
+	} {
+		if w := get(target); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), says) {
+			t.Errorf("%s: %d %s, want 404 with %q", target, w.Code, w.Body, says)
+		}
+	}
+
+	w := get("/isos/x86_64/9.8/dvd.iso.meta4")
+	var doc struct {
+		XMLName xml.Name `xml:"urn:ietf:params:xml:ns:metalink metalink"`
+		File    struct {
+			Name string `xml:"name,attr"`
+			Size int64  `xml:"size"`
+			Hash struct {
+				Type  string `xml:"type,attr"`
+				Value string `xml:",chardata"`
+			} `xml:"hash"`
+			URLs []struct {
+				Priority int    `xml:"priority,attr"`
+				URL      string `xml:",chardata"`
+			} `xml:"url"`
+		} `xml:"file"`
+	}
+	if err := xml.Unmarshal(w.Body.Bytes(), &doc); err != nil || w.Header().Get("Content-Type") != "application/metalink4+xml" {
+		t.Fatalf("the metalink: %d, %s: %v\n%s", w.Code, w.Header().Get("Content-Type"), err, w.Body)
+	}
+	f := doc.File
+	if f.Name != "dvd.iso" || f.Size != 10_000_000_000 || f.Hash.Type != "sha-256" || f.Hash.Value != strings.Repeat("ab", 32) {
+		t.Errorf("the metalink is about %+v", f)
+	}
+	if len(f.URLs) != 3 || f.URLs[0].Priority != 1 || f.URLs[2].Priority != 3 || f.URLs[2].URL != "https://not-asked"+at {
+		t.Errorf("its URLs are %+v; want the two mirrors that have it, then the one that nobody has asked", f.URLs)
+	}
+	if w := get("/isos/x86_64/9.8"); !strings.Contains(w.Body.String(), strings.Repeat("ab", 32)) || !strings.Contains(w.Body.String(), "10.0 GB") || !strings.Contains(w.Body.String(), `href="/isos/x86_64/9.8/dvd.iso.meta4"`) {
+		t.Errorf("the page of the images does not say what they are:\n%s", w.Body)
+	}
+}
+
+// The line is pasted into a shell as it is: what it does to files of a distribution,
+// and to those of others, which it must leave alone.
+func TestLineThatSwitchesASystem(t *testing.T) {
+	sed, err := exec.LookPath("sed")
+	if err != nil {
+		t.Skip("there is no sed")
+	}
+	h := pagesServer(t, pagesWorld, func(o *Options) { o.Config.PublicURL = "https://new.example.org" })
+	body := serveOne(h, "GET", "/repo-file", "198.51.100.1:1", nil).Body.String()
+	m := regexp.MustCompile(`<pre id="switch"><code>sudo sed (.*) /etc/yum\.repos\.d/\*\.repo &amp;&amp; sudo dnf clean metadata</code>`).FindStringSubmatch(body)
+	if m == nil {
+		t.Fatalf("no such line in\n%s", body)
+	}
+	const before = `[baseos]
+name=BaseOS
+mirrorlist=https://old.example.net/mirrorlist/$releasever/baseos
+# baseurl=https://old.example.net/$releasever/BaseOS/$basearch/os/
+gpgkey=file:///etc/pki/rpm-gpg/KEY
+enabled=1
+[baseos-debug]
+mirrorlist=https://old.example.net/mirrorlist/$releasever/baseos-debug
+[epel]
+metalink=https://elsewhere.example/metalink?repo=epel-9&arch=$basearch
+`
+	file := filepath.Join(t.TempDir(), "distribution.repo")
+	if err := os.WriteFile(file, []byte(before), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("sh", "-c", sed+" "+html.UnescapeString(m[1])+` "$0"`, file).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	after, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strings.Replace(before, "https://old.example.net/mirrorlist/$releasever/baseos\n", "https://new.example.org/mirrorlist/$releasever/baseos\n", 1); string(after) != want {
+		t.Errorf("it became\n%s\nwant\n%s", after, want)
+	}
+	if kept, err := os.ReadFile(file + ".before-switch"); err != nil || string(kept) != before {
+		t.Errorf("what was before is not kept: %v", err)
 	}
 }

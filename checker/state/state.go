@@ -388,6 +388,20 @@ type Truth struct {
 
 	// Problem is why what the origin serves now was not adopted. Nil while it is.
 	Problem *Problem `json:"problem,omitempty"`
+
+	// Images are what the origin has, where the key is a set of ISO images,
+	// VERSION/isos/ARCH. Such a key has nothing else.
+	Images []Image `json:"images,omitempty"`
+}
+
+// An Image is one file of a set of ISO images.
+type Image struct {
+	Name string `json:"name"` // within VERSION/isos/ARCH
+	Size int64  `json:"size"` // bytes; -1 if not known
+
+	// Algorithm is that of Digest, "sha256", which is in hexadecimal digits.
+	Algorithm string `json:"algorithm"`
+	Digest    string `json:"digest"`
 }
 
 // Newest returns the newest generation, and nil before the first.

@@ -58,8 +58,8 @@ type Row struct {
 // Period is the name of the column that every table has besides its own.
 const Period = "period"
 
-// check finds what cannot be asked.
-func (q *Query) check() error {
+// Check finds what cannot be asked, and says what to write instead.
+func (q *Query) Check() error {
 	if q.Table == nil {
 		return errors.New("stats: no table")
 	}
@@ -127,7 +127,7 @@ func NewReader(store Store, now func() time.Time) *Reader {
 // Query sums up what was written until now, or a few seconds ago. What cannot be
 // asked is an error that says what to write instead.
 func (r *Reader) Query(ctx context.Context, q Query) (*Result, error) {
-	if err := q.check(); err != nil {
+	if err := q.Check(); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
