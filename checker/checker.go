@@ -9,6 +9,7 @@ import (
 	"context"
 	"time"
 
+	"meridian/checker/notify"
 	"meridian/checker/state"
 	"meridian/schema"
 )
@@ -211,6 +212,13 @@ type Settings struct {
 
 	// ContactURL goes into the User-Agent of every request.
 	ContactURL string `yaml:"contact_url"`
+
+	// PublicURL is where people see the pages of the network, for links; "" for
+	// none.
+	PublicURL string `yaml:"public_url"`
+
+	// Notify says who is told of changes. Default: nobody.
+	Notify notify.Settings `yaml:"notify"`
 
 	// SecretFile holds what the tokens of `checker token` are derived from; ""
 	// disables the hint.

@@ -960,6 +960,12 @@ func (l *loop) show() {
 	s := l.now
 	s.UnderWay, s.Lags = l.underWay, l.paths.lags
 	for _, m := range l.order {
+		if m.public() {
+			s.Visitable++
+			if m.agenda.visited.IsZero() {
+				s.Unvisited++
+			}
+		}
 		if !m.busy && !m.due.IsZero() && now.Sub(m.due) > overdueAfter {
 			s.Overdue++
 		}
@@ -976,7 +982,8 @@ func (l *loop) show() {
 	for k, t := range l.truth {
 		snap.Truth[k] = *t
 	}
-	s.Snapshot = snap
+	l.now.Complete = l.now.Complete || s.Unvisited == 0
+	s.Snapshot, s.Complete = snap, l.now.Complete
 	l.c.standing.Store(&s)
 }
 

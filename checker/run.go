@@ -83,6 +83,12 @@ type Standing struct {
 	// than that another checker is the writer.
 	WriteErrors uint64
 
+	// Complete: every mirror that can be visited, of which there are Visitable, was
+	// visited since the checker became active, or shortly before. Unvisited were
+	// not: new ones, when it is complete.
+	Complete             bool
+	Visitable, Unvisited int
+
 	// Blind: hardly any mirror answers, so that it is more likely that this host
 	// has no network. Nothing is judged by silence then, and findings grow old.
 	Blind bool

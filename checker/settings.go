@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,8 +21,26 @@ func (s Settings) Rooted(dir string) Settings {
 	if path, ok := strings.CutPrefix(s.State, "dir:"); ok && path != "" && !filepath.IsAbs(path) {
 		s.State = "dir:" + filepath.Join(dir, path)
 	}
+	if w := s.Notify.Webhook; w != nil && w.SecretFile != "" && !filepath.IsAbs(w.SecretFile) {
+		rooted := *w
+		rooted.SecretFile = filepath.Join(dir, w.SecretFile)
+		s.Notify.Webhook = &rooted
+	}
+	if m := s.Notify.Mail; m != nil && m.PasswordFile != "" && !filepath.IsAbs(m.PasswordFile) {
+		rooted := *m
+		rooted.PasswordFile = filepath.Join(dir, m.PasswordFile)
+		s.Notify.Mail = &rooted
+	}
 	s.Origin = s.Origin.Rooted(dir)
 	return s
+}
+
+// Page is the URL of the page about a mirror, "" if there are no pages.
+func (s *Settings) Page(mirror string) string {
+	if s.PublicURL == "" {
+		return ""
+	}
+	return strings.TrimRight(s.PublicURL, "/") + "/mirrors/" + url.PathEscape(mirror)
 }
 
 // Check reports what is wrong with settings, and puts the defaults in.
@@ -47,6 +66,12 @@ func (s *Settings) Check() error {
 		if _, _, err := net.SplitHostPort(s.Listen); err != nil {
 			bad("listen: %q is not an address; write HOST:PORT, such as 127.0.0.1:8082", s.Listen)
 		}
+	}
+	if u, err := url.Parse(s.PublicURL); s.PublicURL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
+		bad("public_url: %q is not a URL; write one such as https://mirrors.example.org", s.PublicURL)
+	}
+	if err := s.Notify.Check(); err != nil {
+		errs = append(errs, err)
 	}
 	if s.ContactURL != "" && !strings.HasPrefix(s.ContactURL, "https://") && !strings.HasPrefix(s.ContactURL, "http://") && !strings.HasPrefix(s.ContactURL, "mailto:") {
 		bad("contact_url: %q is not a URL; write one such as https://mirrors.example.org/contact", s.ContactURL)

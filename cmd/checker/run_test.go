@@ -3,18 +3,25 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"meridian/checker"
+	"meridian/checker/notify"
 	"meridian/checker/state"
 	"meridian/cmd/internal/daemon"
 	"meridian/internal/strictyaml"
@@ -138,6 +145,167 @@ func TestRun(t *testing.T) {
 	}
 }
 
+func newTestChecker(t *testing.T) (*checker.Checker, error) {
+	t.Helper()
+	dir := checkerWorld(t)
+	s, _, err := readSettings(filepath.Join(dir, "checker.yml"))
+	if err != nil {
+		return nil, err
+	}
+	return checker.New(checker.Options{Settings: s, Log: slog.New(slog.DiscardHandler)})
+}
+
+// What the daemon tells, and to whom: over its listener, and by a webhook.
+func TestRunTells(t *testing.T) {
+	dir := checkerWorld(t)
+	type post struct {
+		body      []byte
+		signature string
+	}
+	posts := make(chan post, 100)
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		posts <- post{body, r.Header.Get(notify.SignatureHeader)}
+	}))
+	t.Cleanup(hook.Close)
+	settings, err := os.ReadFile(filepath.Join(dir, "checker.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFiles(t, dir, map[string]string{
+		"checker.yml": string(settings) + "listen: 127.0.0.1:0\nsecret_file: secret\nnotify:\n  webhook: {url: '" + hook.URL + "', secret_file: hook}\n",
+		"secret":      "0123456789abcdef\n", "hook": "shared\n",
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var log syncBuffer
+	end := make(chan error, 1)
+	go func() {
+		end <- run(ctx, daemon.Env{Args: []string{"run", "-config", filepath.Join(dir, "checker.yml")}, Stdout: &log, Stderr: &log})
+	}()
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		deadline := time.Now().Add(time.Minute)
+		for !ok() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not come:\n%s", what, log.String())
+			}
+			select {
+			case err := <-end:
+				t.Fatalf("run ends with %v\n%s", err, log.String())
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	var base string
+	await("the listener", func() bool {
+		_, rest, ok := strings.Cut(log.String(), "msg=listening addr=")
+		addr, _, whole := strings.Cut(rest, "\n")
+		base = "http://" + addr
+		return ok && whole
+	})
+	do := func(method, path, token string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, base+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	await("the end of the first round", func() bool {
+		code, body := do("GET", "/readyz", "")
+		return code == http.StatusOK && body == "ready\n"
+	})
+	if _, page := do("GET", "/metrics", ""); !strings.Contains(page, "\nmeridian_checker_mirrors{health=\"broken\"} 1\n") || !strings.Contains(page, "meridian_build_info{") {
+		t.Errorf("/metrics:\n%s", page)
+	}
+	if code, feed := do("GET", "/mirrors/bad.example/feed.atom", ""); code != http.StatusOK || !strings.Contains(feed, "broken") {
+		t.Errorf("the feed: %d %s", code, feed)
+	}
+
+	var told []state.Event
+	await("the webhook", func() bool {
+		for {
+			select {
+			case p := <-posts:
+				if want := notify.Sign([]byte("shared"), p.body); p.signature != want {
+					t.Fatalf("the signature is %q, want %q", p.signature, want)
+				}
+				var batch struct{ Events []state.Event }
+				if err := json.Unmarshal(p.body, &batch); err != nil {
+					t.Fatal(err)
+				}
+				told = append(told, batch.Events...)
+			default:
+				return slices.ContainsFunc(told, func(e state.Event) bool { return e.Mirror == "bad.example" && e.To == state.Broken })
+			}
+		}
+	})
+
+	// A bad edit of the decisions is said, and changes nothing; a good one is in
+	// force within seconds, and told.
+	writeFiles(t, dir, map[string]string{"overrides.yml": "mirrors:\n  good.example: {disabled: yes please}\n"})
+	await("the complaint", func() bool {
+		_, body := do("GET", "/readyz", "")
+		return strings.HasPrefix(body, "ready\ndegraded: overrides: ") && strings.Contains(body, "overrides.yml:2: ")
+	})
+	writeFiles(t, dir, map[string]string{"overrides.yml": "mirrors:\n  good.example: {weight: 7, reason: slow}\n"})
+	await("the decision", func() bool {
+		_, page := do("GET", "/metrics", "")
+		return strings.Contains(page, "\nmeridian_checker_overrides{decision=\"weight\"} 1\n") && strings.Contains(page, "\nmeridian_checker_events_total{kind=\"override\"} 1\n")
+	})
+
+	var printed strings.Builder
+	if err := run(t.Context(), daemon.Env{Args: []string{"token", "-config", filepath.Join(dir, "checker.yml"), "good.example"}, Stdout: &printed, Stderr: &printed}); err != nil {
+		t.Fatal(err)
+	}
+	token := strings.TrimSpace(printed.String())
+	if code, body := do("POST", "/api/v1/mirrors/good.example/synced", token); code != http.StatusAccepted {
+		t.Errorf("a hint with the token that is printed: %d %s", code, body)
+	}
+	if code, _ := do("POST", "/api/v1/mirrors/bad.example/synced", token); code != http.StatusUnauthorized {
+		t.Errorf("a hint with another mirror's token: %d", code)
+	}
+	cancel()
+	if err := <-end; err != nil {
+		t.Errorf("run ends with %v\n%s", err, log.String())
+	}
+}
+
+func TestSecretsThatAreMissing(t *testing.T) {
+	dir := checkerWorld(t)
+	settings, err := os.ReadFile(filepath.Join(dir, "checker.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for more, want := range map[string]string{
+		"notify: {webhook: {url: 'http://127.0.0.1:1/', secret_file: none}}\n":                                                "notify.webhook.secret_file: open " + filepath.Join(dir, "none"),
+		"notify: {mail: {server: '127.0.0.1:25', from: a@example.org, to: [b@example.org], user: u, password_file: empty}}\n": "notify.mail.password_file: " + filepath.Join(dir, "empty") + " is empty; write the secret into it",
+		"listen: 127.0.0.1:0\nsecret_file: empty\n":                                                                           "0 characters are too few for a secret",
+		"notify: {webhook: {url: nonsense}}\n":                                                                                "notify.webhook.url: not a URL; write one like",
+		"public_url: mirrors.example.org\n":                                                                                   "public_url: \"mirrors.example.org\" is not a URL; write one such as https://mirrors.example.org",
+	} {
+		writeFiles(t, dir, map[string]string{"checker.yml": string(settings) + more, "empty": "\n"})
+		err := run(t.Context(), daemon.Env{Args: []string{"run", "-config", filepath.Join(dir, "checker.yml")}, Stdout: io.Discard, Stderr: io.Discard})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", more, err, want)
+		}
+	}
+}
+
 // A syncBuffer may be written to while it is read.
 type syncBuffer struct {
 	mu  sync.Mutex
@@ -197,6 +365,24 @@ func TestTheManualIsComplete(t *testing.T) {
 	for f := range reflect.TypeFor[checker.Settings]().Fields() {
 		if key := f.Tag.Get("yaml"); !strings.Contains(part, "| `"+key+"` |") {
 			t.Errorf("docs/OPERATING.md does not have the setting %s of the checker", key)
+		}
+	}
+	for f := range reflect.TypeFor[notify.Mail]().Fields() {
+		if key := f.Tag.Get("yaml"); !strings.Contains(part, "`mail."+key+"`") {
+			t.Errorf("docs/OPERATING.md does not have the setting notify.mail.%s of the checker", key)
+		}
+	}
+	c, err := newTestChecker(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	descs := make(chan *prometheus.Desc, 100)
+	c.Collector().Describe(descs)
+	close(descs)
+	for d := range descs {
+		_, name, _ := strings.Cut(d.String(), `fqName: "`)
+		if name, _, _ = strings.Cut(name, `"`); !strings.Contains(part, "`"+name+"`") {
+			t.Errorf("docs/OPERATING.md does not have the metric %s", name)
 		}
 	}
 	for h := state.Unknown; h <= state.Unprobed; h++ {
