@@ -232,9 +232,10 @@ func TestRunTells(t *testing.T) {
 	if _, page := do("GET", "/metrics", ""); !strings.Contains(page, "\nmeridian_checker_mirrors{health=\"broken\"} 1\n") || !strings.Contains(page, "meridian_build_info{") {
 		t.Errorf("/metrics:\n%s", page)
 	}
-	if code, feed := do("GET", "/mirrors/bad.example/feed.atom", ""); code != http.StatusOK || !strings.Contains(feed, "broken") {
-		t.Errorf("the feed: %d %s", code, feed)
-	}
+	await("the history, a second later at most", func() bool {
+		code, feed := do("GET", "/mirrors/bad.example/feed.atom", "")
+		return code == http.StatusOK && strings.Contains(feed, "broken")
+	})
 
 	var told []state.Event
 	await("the webhook", func() bool {
