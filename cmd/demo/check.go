@@ -34,6 +34,7 @@ func (d *demo) check(ctx context.Context) error {
 	for _, v := range views {
 		step("a list from "+v.from, d.checkView(ctx, v))
 	}
+	step("trees that are what their manifests say", d.checkTrees(ctx))
 	if err := testworld.Programs("dnf", "rpm"); err != nil {
 		d.say("skipped the dnf line: %v", err)
 		return errors.Join(errs...)
@@ -59,6 +60,31 @@ func (d *demo) checkView(ctx context.Context, v view) error {
 		return fmt.Errorf("%s comes first; want %s", got, strings.Join(v.first, " or "))
 	case got == campus && !slices.Contains(v.first, campus):
 		return errors.New("the private mirror is listed to strangers")
+	}
+	return nil
+}
+
+// checkTrees verifies tier0 and the mirrors that follow, and that nobody is shown
+// what only publishers may know.
+func (d *demo) checkTrees(ctx context.Context) error {
+	mirrored, vault := d.trees()
+	roots := []string{d.path("tier0", vault)}
+	for _, tree := range mirrored {
+		roots = append(roots, d.path("tier0", tree))
+		for _, site := range sites {
+			if site.condition == fresh {
+				roots = append(roots, d.path("mirrors", site.name, tree))
+			}
+		}
+	}
+	for _, root := range roots {
+		if err := d.tool(ctx, "syncer", "verify", root); err != nil {
+			return err
+		}
+	}
+	state := d.mirrors[0].URL() + mirrored[0] + "/.meridian/state.json"
+	if _, err := d.fetch(ctx, state, view{}); err == nil {
+		return fmt.Errorf("%s is shown", state)
 	}
 	return nil
 }

@@ -5,16 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"meridian/internal/testworld"
 	"meridian/schema"
@@ -26,9 +27,9 @@ import (
 //	keys/     the key that signs everything, made anew
 //	pool/     packages, signed
 //	staging/  the tree as it is composed and signed
-//	tier0/    the tree as it is published
+//	tier0/    the trees as they are published
 //	mirrors/  a copy of tier0 a mirror
-//	etc/      network.yml, mirrors.d and the settings of the servers
+//	etc/      network.yml, mirrors.d, the settings of servers and mirrors
 //	client/   the root that the dnf line installs into
 type demo struct {
 	out, log io.Writer
@@ -37,7 +38,8 @@ type demo struct {
 	dir       string
 	temporary bool
 	network   *schema.Network
-	mirrors   []*testworld.Mirror // the vault, then one a site
+	mirrors   []*testworld.Mirror // tier0, which has the vault, then one a site
+	rsync     *testworld.Child    // what the mirrors follow
 	server    *testworld.Child
 	url       string // of the server, with the slash at its end
 	client    *testworld.Client
@@ -66,21 +68,16 @@ func (d *demo) start(ctx context.Context, listen, dir string) (err error) {
 	if err := d.keygen(ctx); err != nil {
 		return err
 	}
+	if err := d.openTier0(ctx); err != nil {
+		return err
+	}
 	// Two generations, so that a mirror can be one behind.
 	for generation := 1; generation <= 2; generation++ {
 		if err := d.release(ctx, generation); err != nil {
 			return err
 		}
-		for i, site := range sites {
-			if site.condition == stale && generation > 1 {
-				d.say("%s does not follow", site.name)
-				continue
-			}
-			if site.condition == fresh || site.condition == stale {
-				if err := d.sync(ctx, sites[i].name); err != nil {
-					return err
-				}
-			}
+		if err := d.follow(ctx, generation); err != nil {
+			return err
 		}
 	}
 	if err := d.serve(ctx, listen); err != nil {
@@ -96,7 +93,7 @@ func (d *demo) compile(ctx context.Context) error {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return err
 	}
-	return testworld.BuildCommands(ctx, bin, "./cmd/builder", "./cmd/mirrorlist", "./cmd/signer")
+	return testworld.BuildCommands(ctx, bin, "./cmd/builder", "./cmd/mirrorlist", "./cmd/signer", "./cmd/syncer")
 }
 
 // tool runs a command of this tree to its end.
@@ -195,9 +192,8 @@ func (d *demo) build(ctx context.Context, generation int, repos []testworld.Repo
 	return built, err
 }
 
-// compose makes the repositories, and what else is in a tree: images, markers.
+// compose makes the repositories, and what else is in a tree: images.
 func (d *demo) compose(ctx context.Context, generation int, repos []testworld.Repository) error {
-	trees := make(map[string]bool)
 	for _, r := range repos {
 		dir := d.path("staging", r.Dir())
 		if err := testworld.LinkPackages(dir, d.path("pool"), r.Packages(generation)); err != nil {
@@ -206,17 +202,11 @@ func (d *demo) compose(ctx context.Context, generation int, repos []testworld.Re
 		if err := d.tool(ctx, "builder", "repo", "-quiet", "-revision", strconv.Itoa(generation), dir); err != nil {
 			return err
 		}
-		tree := d.path("staging", testworld.TreeDir(r.Module))
-		trees[tree] = true
 		if r.Repo == "baseos" {
+			tree := d.path("staging", testworld.TreeDir(r.Module))
 			if err := testworld.WriteISOs(tree, string(r.Version), string(r.Arch)); err != nil {
 				return err
 			}
-		}
-	}
-	for _, tree := range slices.Sorted(maps.Keys(trees)) {
-		if err := testworld.WriteTime(tree, time.Now()); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -234,33 +224,90 @@ func (d *demo) signMetadata(ctx context.Context, repos []testworld.Repository) e
 	return nil
 }
 
-// publish brings the staged tree to tier0.
-func (d *demo) publish(ctx context.Context, generation int) error {
-	if err := d.rsync(ctx, d.path("staging"), d.path("tier0")); err != nil {
+// trees are the directories that are published, each on its own: the main one,
+// the optional modules, and the vault, which mirrors do not carry.
+func (d *demo) trees() (mirrored []string, vault string) {
+	mirrored = []string{testworld.TreeDir("")}
+	for _, m := range d.network.Modules {
+		mirrored = append(mirrored, testworld.TreeDir(m.Name))
+	}
+	return mirrored, testworld.TreeDir("vault")
+}
+
+// openTier0 makes the directories of tier0 and of the mirrors, starts the rsync
+// daemon that mirrors follow, and writes their settings.
+func (d *demo) openTier0(ctx context.Context) error {
+	mirrored, vault := d.trees()
+	var modules strings.Builder
+	for _, tree := range append(mirrored, vault) {
+		if err := os.MkdirAll(d.path("tier0", tree), 0o755); err != nil {
+			return err
+		}
+		fmt.Fprintf(&modules, "[%s]\npath = %s\nexclude = /.meridian/\n", tree, d.path("tier0", tree))
+	}
+	var addr string
+	var err error
+	if addr, d.rsync, err = testworld.StartRsync(ctx, d.path("etc"), modules.String()); err != nil {
 		return err
+	}
+	for _, site := range sites {
+		if site.condition != fresh && site.condition != stale {
+			continue
+		}
+		var settings strings.Builder
+		settings.WriteString("trees:\n")
+		for _, tree := range mirrored {
+			dir := d.path("mirrors", site.name, tree)
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+			fmt.Fprintf(&settings, "  %s: {upstream: \"rsync://%s/%s\", path: %q, pub: [%q]}\n", tree, addr, tree, dir, d.path("keys", "public.asc"))
+		}
+		if err := os.WriteFile(d.syncerSettings(site.name), []byte(settings.String()), 0o644); err != nil {
+			return err
+		}
+	}
+	d.say("tier0 has rsync on %s", addr)
+	return nil
+}
+
+// syncerSettings is the settings file by which a mirror follows.
+func (d *demo) syncerSettings(mirror string) string { return d.path("etc", "syncer-"+mirror+".yml") }
+
+// publish brings the staged trees to tier0, and reads them back as clients do.
+func (d *demo) publish(ctx context.Context, generation int) error {
+	mirrored, vault := d.trees()
+	for _, tree := range append(mirrored, vault) {
+		err := d.tool(ctx, "syncer", "publish", "-pub", d.path("keys", "public.asc"), "-network", d.path("etc", "network.yml"),
+			"-url", d.mirrors[0].URL()+tree, d.path("staging", tree), d.path("tier0", tree))
+		if err != nil {
+			return err
+		}
 	}
 	d.say("published generation %d to tier0", generation)
 	return nil
 }
 
-// sync lets one mirror follow tier0. It has no copy of the vault.
-func (d *demo) sync(ctx context.Context, name string) error {
-	if err := d.rsync(ctx, d.path("tier0"), d.path("mirrors", name), "--exclude=/"+testworld.TreeDir("vault")); err != nil {
+// follow lets the mirrors follow tier0, but for one that stopped to.
+func (d *demo) follow(ctx context.Context, generation int) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.NumCPU())
+	n := 0
+	for _, site := range sites {
+		switch {
+		case site.condition == stale && generation > 1:
+			d.say("%s does not follow", site.name)
+		case site.condition == stale, site.condition == fresh:
+			n++
+			g.Go(func() error {
+				return d.tool(ctx, "syncer", "once", "-config", d.syncerSettings(site.name))
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	d.say("%s follows tier0", name)
-	return nil
-}
-
-func (d *demo) rsync(ctx context.Context, from, to string, more ...string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	args := append([]string{"--archive", "--delete-delay", "--delay-updates"}, more...)
-	out, err := exec.CommandContext(ctx, "rsync", append(args, from+"/", to+"/")...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("rsync %s to %s: %w\n%s", from, to, err, out)
-	}
+	d.say("%d mirrors follow tier0", n)
 	return nil
 }
 
@@ -338,6 +385,12 @@ func (d *demo) stop() error {
 	var errs []error
 	if d.server != nil {
 		errs = append(errs, d.server.Stop(20*time.Second))
+	}
+	if d.rsync != nil {
+		if err := d.rsync.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			errs = append(errs, err)
+		}
+		<-d.rsync.Done() // it has no status for having been asked to end
 	}
 	for _, m := range d.mirrors {
 		errs = append(errs, m.Close())

@@ -22,8 +22,8 @@ const usage = `usage:
     demo -check
 
 demo shows a whole mirror network on this machine: packages, signed repositories,
-mirrors on loopback, of which some are stale or broken, and the server that sends
-clients to them. It prints what to open and what to paste, and runs until Ctrl-C.
+a tier0, mirrors on loopback that follow it, of which some are stale or broken,
+and the server that sends clients to them. It prints what to open and what to paste, and runs until Ctrl-C.
 
     -listen ADDR   where the server listens; a port is chosen when this one is
                    taken (default 127.0.0.1:8080)

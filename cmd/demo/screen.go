@@ -117,8 +117,11 @@ func (d *demo) show() {
 	for i, site := range sites {
 		p("  %-31s %-24s %s", site.name, d.mirrors[i+1].URL(), site.condition)
 	}
-	p("  %-31s %-24s %s", "tier0", d.path("tier0"), "two generations, both signed")
-	p("  %-31s %-24s %s", "vault", d.mirrors[0].URL(), "old versions")
+	p("  %-31s %-24s %s", "tier0", d.mirrors[0].URL(), "two generations, both signed; the vault too")
+
+	mirrored, _ := d.trees()
+	p("\nTO PASTE: is a tree what its publisher says?")
+	p("      %s", shellLine([]string{d.path("bin", "syncer"), "verify", d.path("tier0", mirrored[0])}))
 
 	p("\nSettings: %s", d.path("etc"))
 	p("Ctrl-C ends it all.")

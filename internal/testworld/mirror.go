@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -139,7 +141,7 @@ func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	dir, fault := m.dir, m.fault
 	m.mu.Unlock()
 
-	files := http.FileServer(http.Dir(dir))
+	files := http.FileServer(shown{http.Dir(dir)})
 	switch fault {
 	case NotFound:
 		http.NotFound(w, r)
@@ -155,6 +157,28 @@ func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		files.ServeHTTP(w, r)
 	}
+}
+
+// shown is a directory as web servers show it: without names that begin with a
+// dot, such as the .meridian of a tree that is published or followed.
+type shown struct{ http.FileSystem }
+
+func (s shown) Open(name string) (http.File, error) {
+	if strings.Contains(name, "/.") {
+		return nil, fs.ErrNotExist
+	}
+	f, err := s.FileSystem.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return shownFile{f}, nil
+}
+
+type shownFile struct{ http.File }
+
+func (f shownFile) Readdir(n int) ([]fs.FileInfo, error) {
+	infos, err := f.File.Readdir(n)
+	return slices.DeleteFunc(infos, func(i fs.FileInfo) bool { return strings.HasPrefix(i.Name(), ".") }), err
 }
 
 // truncated sends half of the Content-Length that its header promises, and hangs

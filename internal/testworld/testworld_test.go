@@ -347,6 +347,34 @@ func TestFaultsAreWhatTheirNamesSay(t *testing.T) {
 	}
 }
 
+// As web servers are set up: what publishers and followers keep beside a tree is
+// neither served nor listed.
+func TestAMirrorHidesNamesThatBeginWithADot(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".meridian/state.json", "sub/.meridian/state.json", "sub/shown"} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("x"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := StartMirror("127.0.0.1:0", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	for path, want := range map[string]int{"": 200, "sub/": 200, "sub/shown": 200, ".meridian/state.json": 404, "sub/.meridian/": 404} {
+		resp, err := http.Get(m.URL() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != want || strings.Contains(string(body), ".meridian") {
+			t.Errorf("/%s: %s, %q, %v; want %d and no word of .meridian", path, resp.Status, body, err, want)
+		}
+	}
+}
+
 func TestAMirrorListensOnIPv6Loopback(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o644); err != nil {
