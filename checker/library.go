@@ -28,6 +28,8 @@ type library struct {
 	log    *slog.Logger
 	orders chan edition // lists that are to be read
 
+	failing bool // the last list could not be read; of run
+
 	mu    sync.Mutex // guards what follows
 	files map[edition][]repodata.Data
 	lists map[edition]*sampled
@@ -107,11 +109,17 @@ func (l *library) images(k state.Key) (sum state.Hash256, files []repodata.Data,
 	return set.Sum, set.Files, true
 }
 
-func (l *library) sample(k state.Key, id state.GenerationID, rnd *rand.Rand) *FilePlan {
+func (l *library) sample(k state.Key, id state.GenerationID, rnd *rand.Rand, order bool) *FilePlan {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.list(edition{k, id})
-	if s.some == nil {
+	s := l.lists[edition{k, id}]
+	if s == nil && order {
+		s = l.list(edition{k, id})
+	}
+	if s == nil {
+		return nil
+	}
+	if s.some == nil && order {
 		l.order(edition{k, id}, s)
 	}
 	if len(s.some) == 0 {
@@ -174,9 +182,15 @@ func (l *library) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-l.orders:
-			if err := l.read(ctx, e); err != nil && ctx.Err() == nil {
-				l.log.Warn("packages are not compared with those of mirrors", "repo", e.key.String(), "err", err)
+			err := l.read(ctx, e)
+			if ctx.Err() != nil {
+				return
 			}
+			// Once for each time that it begins: it may be so of every repository.
+			if err != nil && !l.failing {
+				l.log.Warn("packages of mirrors are not compared: the list of packages cannot be read", "repo", e.key.String(), "err", err)
+			}
+			l.failing = err != nil
 		}
 	}
 }

@@ -505,7 +505,7 @@ func (l *loop) learn(p polled) {
 	}
 	if matters {
 		l.urgent = true
-		l.ageAll(time.Now())
+		l.ageAll(time.Now(), true)
 	}
 	l.tell(p.events)
 	for i := range p.events {
@@ -537,13 +537,15 @@ func (l *loop) sawAll(now time.Time) {
 	}
 }
 
-// ageAll applies what time and the origin have changed.
-func (l *loop) ageAll(now time.Time) {
+// ageAll applies what time and the origin have changed. With replan there is
+// something new to be asked for.
+func (l *loop) ageAll(now time.Time, replan bool) {
 	l.aged = now
 	for _, m := range l.order {
 		next, events := age(m.status, now, l.truthOf, m.subject, l.rules)
+		aged := next != m.status
 		l.become(m, next, events)
-		if !m.busy {
+		if !m.busy && (aged || replan) {
 			l.plan(m)
 		}
 	}
@@ -555,7 +557,7 @@ func (l *loop) tick(now time.Time) {
 		l.override(now)
 	}
 	if now.Sub(l.aged) >= restEvery {
-		l.ageAll(now)
+		l.ageAll(now, false)
 	}
 	l.flush(now)
 	if now.Sub(l.shown) >= showEvery {
@@ -606,7 +608,7 @@ func (l *loop) adopt(n news, known map[string]*state.Status) {
 	}
 	l.decisions = n.decisions
 	l.override(now)
-	l.ageAll(now)
+	l.ageAll(now, true)
 	l.show()
 }
 

@@ -578,12 +578,12 @@ func TestFilesAreReloaded(t *testing.T) {
 		s.start()
 		s.pass(2 * time.Minute)
 		s.mirror("new.example")
-		s.pass(70 * time.Second)
+		s.pass(80 * time.Second)
 		s.wants("new.example", "fresh")
 
 		// A file that becomes bad changes nothing.
 		s.write("mirrors.d/a.example.yml", "name: [")
-		s.pass(10 * time.Second)
+		s.pass(15 * time.Second)
 		s.wants("a.example", "fresh")
 		if s.c.Standing().Problems["mirrors"] == nil {
 			s.t.Error("nobody is told of the bad file")
@@ -592,7 +592,7 @@ func TestFilesAreReloaded(t *testing.T) {
 		if err := os.Remove(s.path("mirrors.d/a.example.yml")); err != nil {
 			s.t.Fatal(err)
 		}
-		s.pass(10 * time.Second)
+		s.pass(15 * time.Second)
 		if s.stored().Mirrors["a.example"] != nil || s.c.Hint("a.example") {
 			s.t.Error("a mirror whose file is gone is still there")
 		}
@@ -602,7 +602,7 @@ func TestFilesAreReloaded(t *testing.T) {
 				s.t.Fatal(err)
 			}
 		}
-		s.pass(10 * time.Second)
+		s.pass(15 * time.Second)
 		if s.stored().Mirrors["b.example"] == nil {
 			s.t.Error("half of the mirrors are gone without being asked for")
 		}

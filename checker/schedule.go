@@ -111,9 +111,9 @@ type stock interface {
 	// origin has one.
 	images(k state.Key) (sum state.Hash256, files []repodata.Data, ok bool)
 
-	// sample is some file that the generation names, for the closure check; nil if
-	// none is at hand.
-	sample(k state.Key, id state.GenerationID, rnd *rand.Rand) *FilePlan
+	// sample is some package of the generation; nil if none is at hand. With order
+	// there will be some later.
+	sample(k state.Key, id state.GenerationID, rnd *rand.Rand, order bool) *FilePlan
 
 	// file is the plan for one path. known tells whether that can be said now; a
 	// nil plan is then of a path that the generation does not name.
@@ -546,23 +546,24 @@ func (s *schedule) closure(p *Plan, a *agenda, m subject, st *state.Status, now 
 	if now.Sub(a.files) < s.scaled(closureEvery) || spare < 2 || len(m.keys) == 0 {
 		return
 	}
+	// Of some repository, and a package of the same, or of the next of which one is
+	// at hand: lists of packages are read as they are needed.
 	start := rnd.IntN(len(m.keys))
+	chosen := false
 	for n := range m.keys {
 		k := m.keys[(start+n)%len(m.keys)]
-		if h := st.Health[k]; k.Repo == isos || h != state.Fresh && h != state.Lagging {
-			continue
-		}
 		id, ok := s.holding(k, st)
-		if !ok {
+		if h := st.Health[k]; !ok || k.Repo == isos || h != state.Fresh && h != state.Lagging {
 			continue
 		}
-		if files := s.stock.metadata(k, id); len(files) > 0 {
+		if files := s.stock.metadata(k, id); !chosen && len(files) > 0 {
 			p.Closure = append(p.Closure, MetadataPlan(k, &files[rnd.IntN(len(files))]))
 		}
-		if plan := s.stock.sample(k, id, rnd); plan != nil {
+		if plan := s.stock.sample(k, id, rnd, !chosen); plan != nil {
 			p.Closure = append(p.Closure, *plan)
+			return
 		}
-		return
+		chosen = true
 	}
 }
 
@@ -598,7 +599,7 @@ func (s *schedule) gone(o *Observation, st *state.Status) {
 func (s *schedule) successor(k state.Key, id state.GenerationID, path string) string {
 	files := s.stock.metadata(k, id)
 	if !strings.HasPrefix(path, "repodata/") {
-		if plan := s.stock.sample(k, id, rand.New(rand.NewPCG(hashOf(path), 0))); plan != nil {
+		if plan := s.stock.sample(k, id, rand.New(rand.NewPCG(hashOf(path), 0)), true); plan != nil {
 			return plan.Path
 		}
 		return ""

@@ -114,7 +114,7 @@ func (w *fleet) metadata(state.Key, state.GenerationID) []repodata.Data { return
 func (w *fleet) images(state.Key) (state.Hash256, []repodata.Data, bool) {
 	return state.Hash256{1}, sixFiles[:3], true
 }
-func (w *fleet) sample(k state.Key, _ state.GenerationID, _ *rand.Rand) *FilePlan {
+func (w *fleet) sample(k state.Key, _ state.GenerationID, _ *rand.Rand, _ bool) *FilePlan {
 	return &FilePlan{Key: k, Path: "Packages/a.rpm", Size: 100}
 }
 func (w *fleet) file(k state.Key, _ state.GenerationID, path string) (*FilePlan, bool) {
@@ -613,7 +613,7 @@ func (hashNamed) metadata(state.Key, state.GenerationID) []repodata.Data {
 	return []repodata.Data{{Location: "repodata/1111-primary.xml.gz"}, {Location: "repodata/1111-filelists.xml.gz"}}
 }
 
-func (hashNamed) sample(k state.Key, _ state.GenerationID, _ *rand.Rand) *FilePlan {
+func (hashNamed) sample(k state.Key, _ state.GenerationID, _ *rand.Rand, _ bool) *FilePlan {
 	return &FilePlan{Key: k, Path: "Packages/a.rpm"}
 }
 

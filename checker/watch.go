@@ -16,8 +16,9 @@ import (
 // How files that people edit are read: after two equal listings in a row, and
 // never while git holds its lock on them.
 const (
-	watchFilesEvery = 2 * time.Second
-	settleEvery     = 200 * time.Millisecond
+	watchFilesEvery     = 10 * time.Second
+	watchDecisionsEvery = 2 * time.Second
+	settleEvery         = 200 * time.Millisecond
 
 	// settleFor is how long it takes until it is said that files do not come to
 	// rest.
@@ -86,18 +87,22 @@ func (w *watch) first(ctx context.Context) error {
 
 // run reads what has changed, and tells it to out, until ctx ends.
 func (w *watch) run(ctx context.Context, out chan<- news) error {
-	tick := time.NewTicker(watchFilesEvery)
-	defer tick.Stop()
+	files, decisions := time.NewTicker(watchFilesEvery), time.NewTicker(watchDecisionsEvery)
+	defer files.Stop()
+	defer decisions.Stop()
 	for {
 		var asked *reloadRequest
+		look := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case r := <-w.c.reload:
-			asked = &r
-		case <-tick.C:
+			asked, look = &r, true
+		case <-files.C:
+			look = true
+		case <-decisions.C:
 		}
-		changed := schema.List(w.paths()) != w.seen || asked != nil
+		changed := asked != nil || look && schema.List(w.paths()) != w.seen
 		var err error
 		if changed {
 			err = w.read(ctx, asked != nil && asked.force)
