@@ -97,6 +97,7 @@ var libraries = []library{
 	{path: "golang.org/x/sys", in: []string{"internal/durable", "internal/fetch", "internal/testworld", "mirrorlist/geo", "syncer", "cmd/bench"}},
 
 	{path: "github.com/chromedp/chromedp"},
+	{path: "github.com/chromedp/cdproto"},
 	{path: "github.com/google/rpmpack", in: testPackages},
 	{path: "github.com/maxmind/mmdbwriter", in: testPackages},
 	{path: "github.com/rogpeppe/go-internal"},

@@ -3,6 +3,7 @@ package mirrorlist
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"slices"
@@ -70,7 +71,24 @@ func (v *worldView) place(pins []pin, zoom float64, link func(cluster []pin, x, 
 		c := cell{int(x / size), int(y / size)}
 		groups[c] = append(groups[c], p)
 	}
-	for _, group := range groups {
+	// What is on both sides of the edge of a cell belongs together: the large ones
+	// take in the small ones beside them.
+	cells := slices.SortedFunc(maps.Keys(groups), func(a, b cell) int {
+		return cmp.Or(cmp.Compare(len(groups[b]), len(groups[a])), cmp.Compare(a.y, b.y), cmp.Compare(a.x, b.x))
+	})
+	for i, c := range cells {
+		for _, other := range cells[i+1:] {
+			if max(c.x-other.x, other.x-c.x) <= 1 && max(c.y-other.y, other.y-c.y) <= 1 {
+				groups[c] = append(groups[c], groups[other]...)
+				groups[other] = nil
+			}
+		}
+	}
+	for _, c := range cells {
+		group := groups[c]
+		if len(group) == 0 {
+			continue
+		}
 		point := mapPoint{Count: len(group)}
 		count := map[state.Health]int{}
 		for _, p := range group {
