@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"meridian/checker/state"
 	"meridian/internal/testworld"
 )
 
@@ -34,6 +35,7 @@ func (d *demo) check(ctx context.Context) error {
 	for _, v := range views {
 		step("a list from "+v.from, d.checkView(ctx, v))
 	}
+	step("verdicts of the checker", d.checkVerdicts(ctx))
 	step("trees that are what their manifests say", d.checkTrees(ctx))
 	if err := testworld.Programs("dnf", "rpm"); err != nil {
 		d.say("skipped the dnf line: %v", err)
@@ -87,6 +89,47 @@ func (d *demo) checkTrees(ctx context.Context) error {
 		return fmt.Errorf("%s is shown", state)
 	}
 	return nil
+}
+
+// checkVerdicts waits until the checker says of each mirror how it fares.
+func (d *demo) checkVerdicts(ctx context.Context) error {
+	reader, err := state.OpenReader("dir:"+d.path("state"), state.Options{})
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	key := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
+	late := time.After(2 * time.Minute)
+	for {
+		snap, err := reader.Load(ctx)
+		var wrong []string
+		for _, site := range sites {
+			want := site.condition.verdict()
+			if site.name == campus {
+				want = state.Unprobed // private
+			}
+			got := state.Unknown
+			if err == nil && snap.Mirrors[site.name] != nil {
+				got = snap.Mirrors[site.name].Health[key]
+			}
+			if got != want {
+				wrong = append(wrong, fmt.Sprintf("%s is %s, want %s", site.name, got, want))
+			}
+		}
+		switch {
+		case err == nil && len(wrong) == 0:
+			return nil
+		case err == nil:
+			err = errors.New(strings.Join(wrong, "; "))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-late:
+			return err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // siteOf is the name of the mirror that serves url, or "".

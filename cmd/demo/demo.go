@@ -30,6 +30,7 @@ import (
 //	tier0/    the trees as they are published
 //	mirrors/  a copy of tier0 a mirror
 //	etc/      network.yml, mirrors.d, the settings of servers and mirrors
+//	state/    what the checker finds out
 //	client/   the root that the dnf line installs into
 type demo struct {
 	out, log io.Writer
@@ -40,6 +41,8 @@ type demo struct {
 	network   *schema.Network
 	mirrors   []*testworld.Mirror // tier0, which has the vault, then one a site
 	rsync     *testworld.Child    // what the mirrors follow
+	checker   *testworld.Child
+	checkerAt string // its listener, with the slash at its end
 	server    *testworld.Child
 	url       string // of the server, with the slash at its end
 	client    *testworld.Client
@@ -79,6 +82,15 @@ func (d *demo) start(ctx context.Context, listen, dir string) (err error) {
 		if err := d.follow(ctx, generation); err != nil {
 			return err
 		}
+		// So that the checker knows what came before.
+		if generation == 1 {
+			if err := d.firstCheck(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if err := d.startChecker(ctx); err != nil {
+		return err
 	}
 	if err := d.serve(ctx, listen); err != nil {
 		return err
@@ -93,7 +105,7 @@ func (d *demo) compile(ctx context.Context) error {
 	if err := os.Mkdir(bin, 0o755); err != nil {
 		return err
 	}
-	return testworld.BuildCommands(ctx, bin, "./cmd/builder", "./cmd/mirrorlist", "./cmd/signer", "./cmd/syncer")
+	return testworld.BuildCommands(ctx, bin, "./cmd/builder", "./cmd/checker", "./cmd/mirrorlist", "./cmd/signer", "./cmd/syncer")
 }
 
 // tool runs a command of this tree to its end.
@@ -132,7 +144,7 @@ func (d *demo) listen() error {
 		}
 		switch site.condition {
 		case broken:
-			err = m.Break(testworld.NotFound)
+			err = m.Break(testworld.HTML)
 		case offline:
 			err = m.Break(testworld.Down)
 		}
@@ -251,7 +263,7 @@ func (d *demo) openTier0(ctx context.Context) error {
 		return err
 	}
 	for _, site := range sites {
-		if site.condition != fresh && site.condition != stale {
+		if site.condition != fresh && site.condition != lagging {
 			continue
 		}
 		var settings strings.Builder
@@ -295,9 +307,9 @@ func (d *demo) follow(ctx context.Context, generation int) error {
 	n := 0
 	for _, site := range sites {
 		switch {
-		case site.condition == stale && generation > 1:
+		case site.condition == lagging && generation > 1:
 			d.say("%s does not follow", site.name)
-		case site.condition == stale, site.condition == fresh:
+		case site.condition == lagging, site.condition == fresh:
 			n++
 			g.Go(func() error {
 				return d.tool(ctx, "syncer", "once", "-config", d.syncerSettings(site.name))
@@ -330,6 +342,7 @@ func (d *demo) serve(ctx context.Context, listen string) error {
 		// Not all of loopback: a client on 127.0.2.1 has a place of its own.
 		TrustedProxies: []string{"127.0.0.1/32"},
 		Geo:            "demo",
+		State:          "dir:" + d.path("state"),
 		CacheDir:       d.path("cache"),
 	})
 	if err != nil {
@@ -385,6 +398,9 @@ func (d *demo) stop() error {
 	var errs []error
 	if d.server != nil {
 		errs = append(errs, d.server.Stop(20*time.Second))
+	}
+	if d.checker != nil {
+		errs = append(errs, d.checker.Stop(20*time.Second))
 	}
 	if d.rsync != nil {
 		if err := d.rsync.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -22,8 +22,9 @@ const usage = `usage:
     demo -check
 
 demo shows a whole mirror network on this machine: packages, signed repositories,
-a tier0, mirrors on loopback that follow it, of which some are stale or broken,
-and the server that sends clients to them. It prints what to open and what to paste, and runs until Ctrl-C.
+a tier0, mirrors on loopback that follow it, of which some lag or are broken, the
+checker that finds that out, and the server that sends clients to mirrors. It
+prints what to open and what to paste, and runs until Ctrl-C.
 
     -listen ADDR   where the server listens; a port is chosen when this one is
                    taken (default 127.0.0.1:8080)
@@ -61,6 +62,8 @@ func run(ctx context.Context, env daemon.Env) error {
 		select {
 		case <-ctx.Done():
 			fmt.Fprintln(env.Stdout, "\nStopping.")
+		case <-d.checker.Done():
+			err = fmt.Errorf("the checker ended by itself: %w; its log is above", d.checker.Err())
 		case <-d.server.Done():
 			err = fmt.Errorf("the server ended by itself: %w; its log is above", d.server.Err())
 		}

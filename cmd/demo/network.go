@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"meridian/checker/state"
 	"meridian/internal/testworld"
 	"meridian/schema"
 )
@@ -13,18 +14,23 @@ type condition int
 
 const (
 	fresh   condition = iota // follows tier0
-	stale                    // stopped to follow after the first generation
-	broken                   // answers 404 to everything
+	lagging                  // stopped to follow after the first generation
+	broken                   // answers everything with a web page
 	offline                  // does not listen at all
 )
 
 func (c condition) String() string {
 	return [...]string{
 		"follows tier0",
-		"stale: stopped to follow after generation 1",
-		"broken: 404 for everything",
+		"lagging: stopped to follow after generation 1",
+		"broken: a web page for everything",
 		"offline: refuses connections",
 	}[c]
+}
+
+// verdict is what the checker says of it.
+func (c condition) verdict() state.Health {
+	return [...]state.Health{state.Fresh, state.Lagging, state.Broken, state.Down}[c]
 }
 
 // sites are the mirrors of the demo. Each listens on an address that the demo
@@ -38,7 +44,7 @@ var sites = []struct {
 }{
 	{"mirror.berlin.example.org", "127.0.1.10", fresh, at("DE", "Berlin", 52.5200, 13.4050), nil},
 	{"mirror.leipzig.example.org", "127.0.1.11", fresh, at("DE", "Leipzig", 51.3397, 12.3731), bandwidth(10_000)},
-	{"mirror.london.example.org", "127.0.2.10", stale, at("GB", "London", 51.5074, -0.1278), nil},
+	{"mirror.london.example.org", "127.0.2.10", lagging, at("GB", "London", 51.5074, -0.1278), nil},
 	{"mirror.newyork.example.org", "127.0.3.10", fresh, at("US", "New York", 40.7128, -74.0060), nil},
 	{"mirror.sanfrancisco.example.org", "127.0.4.10", broken, at("US", "San Francisco", 37.7749, -122.4194), nil},
 	{"mirror.saopaulo.example.org", "127.0.5.10", offline, at("BR", "São Paulo", -23.5505, -46.6333), nil},

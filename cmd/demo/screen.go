@@ -113,7 +113,7 @@ func (d *demo) show() {
 	}
 	p("      %s\n      %s", d.installLine(), d.lookLine())
 
-	p("\nMIRRORS (no checker runs yet: who is stale or down is listed like the others,\nand dnf finds its way past the ones that do not answer)")
+	p("\nMIRRORS, as they are. What the checker finds out about them is on %smirrors/NAME", d.url)
 	for i, site := range sites {
 		p("  %-31s %-24s %s", site.name, d.mirrors[i+1].URL(), site.condition)
 	}
