@@ -195,8 +195,10 @@ func (w *followRun) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, w.close(ctx)) }()
 	w.d = w.dests[0]
 	w.tree = w.d.tier.(*dirTier)
-	if err := w.tree.root.Remove(askedFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if !w.DryRun { // which is not what was asked for
+		if err := w.tree.root.Remove(askedFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	w.notes = w.d.notes
 	w.done("locked")
@@ -490,7 +492,8 @@ func (w *followRun) hold(r *repo, why string) {
 	isEntry := func(name string) bool { return classOf(name) == entry && repository(name) == r.dir }
 	keep := make(map[string]Entry) // of the tree, whatever the upstream has
 	for _, e := range d.have.Entries {
-		if !isEntry(e.Path) && (r.dir == "." || strings.HasPrefix(e.Path, r.dir+"/")) {
+		// Another repository may be inside of this one, and go on.
+		if classOf(e.Path) != entry && (r.dir == "." || strings.HasPrefix(e.Path, r.dir+"/")) {
 			keep[e.Path] = e
 		}
 	}

@@ -319,7 +319,6 @@ func TestFollowerAdoptsATree(t *testing.T) {
 		name   string
 		change func(t *testing.T, dir string)
 		fixed  int // how many files have to be fetched
-		sameAs bool
 	}{
 		{name: "an exact copy", change: func(*testing.T, string) {}},
 		{name: "a copy with other times", change: func(t *testing.T, dir string) { age(t, dir, time.Unix(1_700_000_000, 0)) }},
@@ -634,6 +633,55 @@ func TestFollowerHolds(t *testing.T) {
 			m.mustFollow(t)
 			m.wantGeneration(t, 5)
 		})
+	}
+}
+
+// A repository that stays as it is does not keep back one that is inside of it.
+func TestFollowerHoldsARepositoryAroundAnother(t *testing.T) {
+	up := directory(t)
+	m := mirrorOf(t, up)
+	for n := 1; n <= 2; n++ {
+		src := t.TempDir()
+		for _, dir := range []string{"", "sub"} { // the outer one first, which empties its directory
+			makeRepo(t, filepath.Join(src, dir), 1000+n, map[string]string{fmt.Sprintf("p%s-%d.rpm", dir, n): fmt.Sprint("package ", dir, n)})
+		}
+		up.mustPublish(t, Job{}, src)
+		if n == 2 {
+			remove(t, up.dir, "Packages/p-2.rpm")
+		}
+		if report, err := Follow(t.Context(), m.f); n == 1 && err != nil || n == 2 && (!errors.Is(err, ErrIncomplete) || report.Held != 1) {
+			t.Fatalf("generation %d: %+v, %v; want one repository held in the second", n, report, err)
+		}
+	}
+	for repo, want := range map[string]string{".": "1001", "sub": "1002"} {
+		if got, err := overFiles(m.dir).read(repo); err != nil || got != want {
+			t.Errorf("clients of %s read revision %s, %v; want %s", repo, got, err, want)
+		}
+	}
+	v, err := VerifyTree(t.Context(), m.dir, 0)
+	if err != nil || len(v.Findings) > 0 {
+		t.Errorf("the tree is not as its manifest says: %+v, %v", v, err)
+	}
+}
+
+// A dry run does not take a wish for a real one away.
+func TestDryRunOfAFollowerChangesNothing(t *testing.T) {
+	up := directory(t)
+	publishTo(t, up, 1)
+	m := mirrorOf(t, up)
+	m.mustFollow(t)
+	publishTo(t, up, 2)
+	write(t, m.dir, map[string]string{askedFile: ""})
+	before := snapshot(t, m.dir)
+	m.f.DryRun = true
+	if got := m.mustFollow(t); got.Generation != 2 || got.Added != 14 || got.Changed != 3 {
+		t.Errorf("report %+v, want generation 2 with 14 added and 3 changed", got)
+	}
+	after := snapshot(t, m.dir)
+	for _, name := range difference(before, after) {
+		if !strings.HasPrefix(name, lookDir) {
+			t.Errorf("the dry run changed %s", name)
+		}
 	}
 }
 

@@ -50,7 +50,6 @@ const maxMemory = 4 << 30
 
 // The statuses of rsync that mean something of their own to a publisher.
 const (
-	rsyncFileIO   = 11
 	rsyncPartial  = 23
 	rsyncVanished = 24
 	rsyncDeletion = 25
