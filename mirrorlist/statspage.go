@@ -231,7 +231,11 @@ func newTrend(r *stats.Result) (t trend) {
 			if len(periods) > 1 {
 				x = spreadWide * float64(j) / float64(len(periods)-1)
 			}
-			b = appendPoint(b, round1(x), round1(spreadHigh*(1-float64(at[[2]string{p, name}])/float64(t.Top))))
+			y := round1(spreadHigh * (1 - float64(at[[2]string{p, name}])/float64(t.Top)))
+			b = appendPoint(b, round1(x), y)
+			if len(periods) == 1 {
+				b = appendPoint(b, spreadWide, y) // one point would not be seen
+			}
 		}
 		t.Series = append(t.Series, series{name, "s" + strconv.Itoa(i), string(b)})
 	}

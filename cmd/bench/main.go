@@ -38,7 +38,7 @@ Example:
 func main() { daemon.Main(run) }
 
 // sections in the order in which they run.
-var sections = []section{decision, route, load, start, swap, checking, signing, repodata, publication}
+var sections = []section{decision, route, load, pages, start, swap, checking, signing, repodata, publication}
 
 func run(ctx context.Context, env daemon.Env) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
