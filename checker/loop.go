@@ -488,7 +488,11 @@ func (l *loop) learn(p polled) {
 	for k, t := range p.truth {
 		old := l.truth[k]
 		was[k] = old
-		t.Withdrawn = l.decisions.withdrawn(k, time.Now())
+		if !l.undecided() {
+			t.Withdrawn = l.decisions.withdrawn(k, time.Now())
+		} else if old != nil {
+			t.Withdrawn = old.Withdrawn
+		}
 		l.truth[k], l.change.Truth[k] = &t, t
 		if old != nil && sameTruth(old, &t) {
 			continue
@@ -565,8 +569,18 @@ func (l *loop) tick(now time.Time) {
 	}
 }
 
+// undecided tells whether the decisions of administrators could not be read since
+// this process began. Those that are stored stay then: a mirror that somebody has
+// disabled does not come back because of a typing error and a restart.
+func (l *loop) undecided() bool {
+	return l.decisions == nil && l.c.opts.Settings.Overrides != "" && l.c.opts.ReadOverrides != nil
+}
+
 // override applies the decisions of administrators that hold now.
 func (l *loop) override(now time.Time) {
+	if l.undecided() {
+		return
+	}
 	l.decided = l.decisions.changes(now)
 	for _, m := range l.order {
 		is := l.decisions.of(m.Name, m.keys, now)
@@ -725,7 +739,9 @@ func (l *loop) gather(now time.Time) {
 		m.host.busy = false
 	}
 	for _, m := range l.order {
-		if m.busy {
+		// A visit that waits for the origin has left the host, and nothing would say
+		// so a second time.
+		if m.busy && !slices.ContainsFunc(l.parked, func(v visited) bool { return v.m == m }) {
 			m.host.busy = true
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"meridian/checker/state"
+	"meridian/schema"
 )
 
 // A station is a checker with everything around it: a tier0 on disk, mirrors on a
@@ -688,6 +689,48 @@ func TestOverridesTakeEffectWithinSeconds(t *testing.T) {
 	})
 }
 
+// A file of decisions that cannot be read takes back nothing.
+func TestOverridesOutliveARestart(t *testing.T) {
+	inBubble(t, []string{"a.example"}, func(s *station) {
+		s.decided = func() (*Overrides, error) {
+			return &Overrides{
+				Mirrors:   map[string]MirrorOverride{"a.example": {Disabled: true, Reason: "compromised"}},
+				Withdrawn: []Withdrawal{{Key: "9.8/crb/*", Reason: "a bad build"}},
+			}, nil
+		}
+		s.write("overrides.yml", "1")
+		s.start()
+		s.pass(2 * time.Minute)
+		s.halt()
+
+		good := s.decided
+		s.decided = func() (*Overrides, error) { return nil, errors.New("line 3: not YAML") }
+		s.reopen()
+		s.start()
+		s.publish("200")
+		s.pass(2 * time.Minute)
+		snap := s.stored()
+		if o := snap.Mirrors["a.example"].Override; o == nil || !o.Disabled {
+			s.t.Errorf("a mirror that is disabled has the override %s", asJSON(s.t, o))
+		}
+		if t := snap.Truth[crb9]; t.Withdrawn != "a bad build" || t.Newest().Revision != "200" {
+			s.t.Errorf("the truth of what is withdrawn is %s", asJSON(s.t, t))
+		}
+
+		s.decided = func() (*Overrides, error) {
+			o, err := good()
+			clear(o.Mirrors)
+			return o, err
+		}
+		s.write("overrides.yml", "22")
+		s.pass(5 * time.Second)
+		if o := s.stored().Mirrors["a.example"].Override; o != nil {
+			s.t.Errorf("what was taken out of the file is still %s", asJSON(s.t, o))
+		}
+		s.halt()
+	})
+}
+
 func TestAHintIsFollowed(t *testing.T) {
 	inBubble(t, []string{"a.example"}, func(s *station) {
 		s.start()
@@ -748,6 +791,24 @@ func TestTheOriginIsAskedFirst(t *testing.T) {
 		s.wants("fast.example", "ahead fresh fresh")
 		s.halt()
 	})
+}
+
+// Files may change while a visit waits for what the origin says: it has left the
+// host, which would never be visited again if it counted.
+func TestReloadWhileTheOriginIsAsked(t *testing.T) {
+	busy := func(name string) *member {
+		m := &schema.Mirror{Name: name, Address: schema.Address{HTTP: "http://" + name + "/"}}
+		return &member{subject: subject{m, newPromises(nil)}, busy: true}
+	}
+	waits, visits := busy("waits.example"), busy("visits.example")
+	l := &loop{c: &Checker{}, order: []*member{waits, visits}, parked: []visited{{m: waits}}}
+	l.gather(time.Now())
+	if waits.host.busy {
+		t.Error("the host of a visit that waits for the origin is taken for busy")
+	}
+	if !visits.host.busy {
+		t.Error("a host that is visited is taken for free")
+	}
 }
 
 // When this host has no network, no mirror is blamed for it, and what is stored
