@@ -332,5 +332,7 @@ func (m *mailer) talk(conn net.Conn, host string, secure bool, conf *tls.Config,
 	if err := w.Close(); err != nil {
 		return err
 	}
-	return c.Quit()
+	// The server has taken the mail: one that hangs up now is not sent it again.
+	_ = c.Quit()
+	return nil
 }

@@ -33,6 +33,7 @@ type postOffice struct {
 	mails []received
 	busy  bool   // answers 451 to every recipient
 	dead  string // a recipient that does not exist
+	curt  bool   // hangs up without a word; set before anybody calls
 }
 
 type received struct {
@@ -124,7 +125,9 @@ func (p *postOffice) serve(conn net.Conn) {
 			p.mu.Unlock()
 			say("250 ok")
 		case verb == "QUIT":
-			say("221 bye")
+			if !p.curt {
+				say("221 bye")
+			}
 			return
 		default:
 			say("500 what")
@@ -223,6 +226,14 @@ func TestMailGoesToOneAddressOfTheOperator(t *testing.T) {
 	p.dead = "example"
 	if err := m.deliver(t.Context(), []state.Event{broken("b.example")}); err == nil {
 		t.Error("a mail that nobody takes is sent")
+	}
+}
+
+func TestMailIsSentOnceToAServerThatHangsUp(t *testing.T) {
+	p := openPostOffice(t, nil)
+	p.curt = true
+	if err := p.mailer(nil).deliver(t.Context(), []state.Event{broken("a.example")}); err != nil || len(p.received()) != 1 {
+		t.Errorf("%v after %d mails, want none of them to be sent again", err, len(p.received()))
 	}
 }
 
