@@ -31,10 +31,12 @@ func TestTheDemoChecksItself(t *testing.T) {
 // runs, and then it is interrupted.
 func TestTheDemoShowsLinesThatWorkAsTheyAre(t *testing.T) {
 	need(t)
+	dir := filepath.Join(testworld.TempDir(t), "demo")
 	t.Setenv("TMPDIR", testworld.TempDir(t))
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	args := []string{"-listen", freeAddr(t)}
+	listen := freeAddr(t)
+	args := []string{"-listen", listen, "-dir", dir}
 	r, w := io.Pipe()
 	var stderr bytes.Buffer // read only after the end
 	ended := make(chan error, 1)
@@ -69,6 +71,7 @@ func TestTheDemoShowsLinesThatWorkAsTheyAre(t *testing.T) {
 			t.Errorf("%s: %s", line, out)
 		}
 	}
+	installEverywhere(t, "http://"+listen+"/", filepath.Join(dir, "keys", "public.asc"))
 	interrupt()
 	for lines.Scan() { // so that the demo can say goodbye
 		screen = append(screen, lines.Text())
@@ -80,6 +83,48 @@ func TestTheDemoShowsLinesThatWorkAsTheyAre(t *testing.T) {
 		t.Logf("the screen:\n%s\n\nthe log:\n%s", strings.Join(screen, "\n"), stderr.String())
 	}
 	nothingLeft(t)
+}
+
+// installEverywhere takes a package the whole way: dnf and zypper, for two
+// versions and two architectures, by mirrorlist and by metalink.
+func installEverywhere(t *testing.T, url, key string) {
+	t.Helper()
+	for client, make := range map[string]func(dir, arch, release string) (*testworld.Client, error){"dnf": testworld.NewDnf, "zypper": testworld.NewZypper} {
+		for _, way := range []string{"mirrorlist", "metalink"} {
+			for release, tag := range map[string]string{"9": "el9_8", "10": "el10_2"} {
+				for _, arch := range []string{"x86_64", "aarch64"} {
+					t.Run(strings.Join([]string{client, way, release, arch}, " "), func(t *testing.T) {
+						testworld.Need(t, client)
+						c, err := make(testworld.TempDir(t), arch, release)
+						if err != nil {
+							t.Fatal(err)
+						}
+						src := testworld.Source{ID: "demo", Key: key}
+						ask := url + way + "/$releasever/baseos?arch=$basearch"
+						if way == "metalink" {
+							src.Metalink = ask
+						} else {
+							src.Mirrorlist = ask
+						}
+						if err := c.AddRepo(src); err != nil {
+							t.Fatal(err)
+						}
+						res, err := c.Run(t.Context(), "install", demoPackage)
+						if err != nil || res.Code != 0 {
+							t.Fatalf("exit status %d: %v\n%s", res.Code, err, res.Output)
+						}
+						got, err := c.Installed(t.Context())
+						if err != nil {
+							t.Fatal(err)
+						}
+						if len(got) != 1 || !strings.HasPrefix(got[0], demoPackage+"-1.") || !strings.HasSuffix(got[0], tag+"."+arch) {
+							t.Errorf("installed %q, want %s of %s for %s", got, demoPackage, tag, arch)
+						}
+					})
+				}
+			}
+		}
+	}
 }
 
 func TestTheDemoChoosesAPortWhenItsOwnIsTaken(t *testing.T) {
