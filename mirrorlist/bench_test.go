@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -492,7 +493,7 @@ func BenchmarkNewHealth(b *testing.B) {
 
 // BenchmarkSwap takes over findings that have changed, as the keeper does. With
 // "memory" they are in this process; with "dir" they are read from the state
-// directory that a checker writes.
+// directory that a checker writes, and with "dir-one" one mirror alone differs.
 func BenchmarkSwap(b *testing.B) {
 	in := benchInputs(b, 600)
 	snaps := [2]*state.Snapshot{benchSnapshot(in, 1), benchSnapshot(in, 2)}
@@ -518,27 +519,36 @@ func BenchmarkSwap(b *testing.B) {
 	mem := &memorySource{}
 	run("memory", mem, func(i int) { mem.snap = snaps[i%2] })
 
-	dir := b.TempDir()
-	for i, snap := range snaps {
-		data, err := json.Marshal(snap)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), data, 0o600)
+	// One mirror says something else.
+	one := *snaps[0]
+	one.Mirrors = maps.Clone(one.Mirrors)
+	one.Mirrors[in.mirrors[0].Name] = snaps[1].Mirrors[in.mirrors[0].Name]
+	for _, files := range []struct {
+		name  string
+		snaps [2]*state.Snapshot
+	}{{"dir", snaps}, {"dir-one", [2]*state.Snapshot{snaps[0], &one}}} {
+		dir := b.TempDir()
+		for i, snap := range files.snaps {
+			data, err := json.Marshal(snap)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), data, 0o600)
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
 		}
+		reader, err := state.OpenReader("dir:"+dir, state.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
+		run(files.name, reader, func(i int) {
+			// A file of its own each time, as a checker renames it into place.
+			next := filepath.Join(dir, "next")
+			if err := errors.Join(os.Link(filepath.Join(dir, fmt.Sprint(i%2)), next), os.Rename(next, filepath.Join(dir, "snapshot.json"))); err != nil {
+				b.Fatal(err)
+			}
+		})
 	}
-	reader, err := state.OpenReader("dir:"+dir, state.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	run("dir", reader, func(i int) {
-		// A file of its own each time, as a checker renames it into place.
-		next := filepath.Join(dir, "next")
-		if err := errors.Join(os.Link(filepath.Join(dir, fmt.Sprint(i%2)), next), os.Rename(next, filepath.Join(dir, "snapshot.json"))); err != nil {
-			b.Fatal(err)
-		}
-	})
 }
 
 type memorySource struct{ snap *state.Snapshot }

@@ -43,7 +43,7 @@ func Combine(now time.Time, snaps ...*Snapshot) *Snapshot {
 type combiner struct {
 	now   []*Snapshot // what was combined last
 	out   *Snapshot
-	late  []map[Key]Generation
+	late  []map[Key]GenerationID
 	parts map[string][]*Status // what each Status of out was made of
 }
 
@@ -62,7 +62,7 @@ func (c *combiner) combine(now time.Time, snaps []*Snapshot) *Snapshot {
 			out.Publications = s.Publications
 		}
 	}
-	late := make([]map[Key]Generation, len(snaps))
+	late := make([]map[Key]GenerationID, len(snaps))
 	for i, s := range snaps {
 		late[i] = superseded(s.Truth, out.Truth)
 	}
@@ -125,14 +125,17 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// superseded returns what is the newest generation of each key in one truth, and
-// not in the other.
-func superseded(truth, than map[Key]Truth) map[Key]Generation {
-	out := make(map[Key]Generation)
+// superseded returns what is the newest generation of each key in one truth and
+// not in the other; nil if there is none.
+func superseded(truth, than map[Key]Truth) map[Key]GenerationID {
+	var out map[Key]GenerationID
 	for k, t := range truth {
 		all := than[k]
 		if mine, best := t.Newest(), all.Newest(); mine != nil && best != nil && mine.SHA256 != best.SHA256 {
-			out[k] = *mine
+			if out == nil {
+				out = make(map[Key]GenerationID)
+			}
+			out[k] = mine.ID()
 		}
 	}
 	return out
@@ -194,21 +197,22 @@ func withdrawnToo(t, other Truth) Truth {
 
 // combineStatus makes one status of those that each snapshot has of a mirror; nil
 // where it has none. At least one has.
-func combineStatus(snaps []*Snapshot, parts []*Status, late []map[Key]Generation) *Status {
+func combineStatus(snaps []*Snapshot, parts []*Status, late []map[Key]GenerationID) *Status {
 	out := &Status{Health: make(map[Key]Health)}
 	var told []*Status
+	alone := 0 // if one has
 	for i, st := range parts {
 		if st == nil {
 			continue
 		}
-		told = append(told, st)
+		told, alone = append(told, st), i
 		for k := range st.Health {
 			if _, done := out.Health[k]; !done {
 				combineKey(out, k, parts[i:], late[i:])
 			}
 		}
 	}
-	if len(told) == 1 {
+	if len(told) == 1 && late[alone] == nil {
 		return told[0]
 	}
 	reaches := func(of func(*Status) Reach) Reach {
@@ -221,17 +225,18 @@ func combineStatus(snaps []*Snapshot, parts []*Status, late []map[Key]Generation
 	for _, st := range told {
 		out.Failures, out.Successes = min(out.Failures, st.Failures), min(out.Successes, st.Successes)
 		out.Strikes, out.Struck = max(out.Strikes, st.Strikes), later(out.Struck, st.Struck)
-		out.OtherHost = cmp.Or(out.OtherHost, st.OtherHost)
+		out.OtherHost, out.ClockAhead = cmp.Or(out.OtherHost, st.OtherHost), cmp.Or(out.ClockAhead, st.ClockAhead)
+		out.Apart = out.Apart || st.Apart
 		out.Visited, out.Changed = later(out.Visited, st.Visited), later(out.Changed, st.Changed)
 		out.Time = later(out.Time, st.Time)
 		out.Override = combineOverride(out.Override, st.Override)
 		out.Warnings = append(out.Warnings, st.Warnings...)
 	}
-	unwell := unwell(out)
+	kept := keptOut(out)
 	for i, st := range parts {
 		switch {
 		case st == nil || st.Problem == nil:
-		case !unwell:
+		case !kept:
 			out.Warnings = append(out.Warnings, "seen from "+cmp.Or(snaps[i].Vantage, "the first vantage point")+" only: "+st.Problem.Reason)
 		case out.Problem == nil || st.Problem.Since.Before(out.Problem.Since):
 			out.Problem = st.Problem
@@ -242,8 +247,8 @@ func combineStatus(snaps []*Snapshot, parts []*Status, late []map[Key]Generation
 	return out
 }
 
-// unwell reports whether anything keeps the mirror out of lists.
-func unwell(st *Status) bool {
+// keptOut reports whether anything keeps the mirror out of lists.
+func keptOut(st *Status) bool {
 	for _, h := range st.Health {
 		if h == Stale || h == Broken || h == Down {
 			return true
@@ -268,7 +273,7 @@ type vote struct {
 // freshness is the order of those who got an answer.
 var freshness = []Health{Fresh, Ahead, Lagging, Stale, Absent}
 
-func combineKey(out *Status, k Key, parts []*Status, late []map[Key]Generation) {
+func combineKey(out *Status, k Key, parts []*Status, late []map[Key]GenerationID) {
 	var failed, answered []vote
 	down := 0
 	none, hasNone := Unknown, false
@@ -293,8 +298,8 @@ func combineKey(out *Status, k Key, parts []*Status, late []map[Key]Generation) 
 			}
 			failed = append(failed, v)
 		case Fresh, Ahead, Lagging, Stale, Absent:
-			if g, ok := late[i][k]; ok && h == Fresh {
-				v.health, v.holds, v.known = Lagging, g.ID(), true
+			if id, ok := late[i][k]; ok && h == Fresh {
+				v.health, v.holds, v.known = Lagging, id, true
 			}
 			answered = append(answered, v)
 		default:

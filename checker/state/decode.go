@@ -176,10 +176,11 @@ func (v *view) healths(st *Status, text string) error {
 		}
 		var h Health
 		if value != "null" {
-			if value, err = unquote(value); err != nil {
-				return err
+			name, ok := store.Unquote(value)
+			if !ok {
+				return fmt.Errorf("health of %s: %s is no string", k, value)
 			}
-			h = healthNamed(value)
+			h = healthNamed(name)
 		}
 		st.Health[k] = h
 		return nil
@@ -200,21 +201,13 @@ func (v *view) holds(st *Status, text string) error {
 		}
 		var id GenerationID
 		if value != "null" {
-			if value, err = unquote(value); err == nil {
-				err = id.UnmarshalText([]byte(value))
+			text, ok := store.Unquote(value)
+			if !ok {
+				return fmt.Errorf("generation of %s: %s is no string", k, value)
 			}
+			err = id.UnmarshalText([]byte(text))
 		}
 		st.Holds[k] = id
 		return err
 	})
-}
-
-// unquote reads a JSON string.
-func unquote(text string) (string, error) {
-	if len(text) >= 2 && text[0] == '"' && strings.IndexByte(text, '\\') < 0 {
-		return text[1 : len(text)-1], nil
-	}
-	var s string
-	err := json.Unmarshal([]byte(text), &s)
-	return s, err
 }

@@ -21,7 +21,7 @@ var ErrNoSnapshot = errors.New("state: no snapshot yet")
 // How often a Reader that follows looks for itself. Jitter keeps many nodes from
 // asking one Redis at once.
 const (
-	pollDir   = time.Second
+	pollDir   = 2 * time.Second
 	pollRedis = 5 * time.Second
 	jitter    = 0.25 // of it, either way
 
@@ -130,7 +130,7 @@ func (r *Reader) Follow(ctx context.Context, changed func()) {
 		look, cancel := context.WithTimeout(ctx, readTimeout)
 		snap, err := r.read(look)
 		cancel()
-		if ctx.Err() == nil && (snap != last || text(err) != text(before)) {
+		if ctx.Err() == nil && (snap != last || said(err) != said(before)) {
 			changed()
 		}
 		timer.Reset(restBetween)
@@ -143,7 +143,7 @@ func (r *Reader) Follow(ctx context.Context, changed func()) {
 	}
 }
 
-func text(err error) string {
+func said(err error) string {
 	if err == nil {
 		return ""
 	}

@@ -76,7 +76,8 @@ func TestKeyReadsBack(t *testing.T) {
 	}
 }
 
-// everything is a snapshot with each verdict, and each thing that can be said.
+// everything is a snapshot with each verdict, and each thing that can be said:
+// TestEverythingIsSaid sees to that.
 func everything() *Snapshot {
 	key := func(v, r, a string) Key {
 		var k Key
@@ -85,12 +86,38 @@ func everything() *Snapshot {
 		}
 		return k
 	}
-	all := &Status{Health: map[Key]Health{}, IPv6: Unreached}
+	at := func(hour int) time.Time { return time.Date(2026, 7, 1, hour, 30, 0, 0, time.UTC) }
+	health := map[Key]Health{}
 	for h := range Health(len(healthNames)) {
-		all.Health[key("9.8", h.String(), "x86_64")] = h
+		health[key("9.8", h.String(), "x86_64")] = h
+	}
+	problem := &Problem{
+		Reason: "repomd.xml is an HTML page", Remedy: "serve files, not pages", Since: at(7),
+		Evidence: &Evidence{
+			At: at(8), Vantage: "paris", Method: "GET", URL: "https://all.example.org/9.8/BaseOS/x86_64/os/repodata/repomd.xml",
+			Request: []string{"Range: bytes=0-99"}, Family: "ipv6", Redirects: []string{"https://all.example.org/a"}, Final: "https://other.example.org/a",
+			Remote: "[2001:db8::1]:443", Status: 200, Header: []string{"Age: 9"}, Body: "<html>\\x00", Error: "unexpected EOF",
+		},
+	}
+	all := &Status{
+		Health: health,
+		Holds:  map[Key]GenerationID{key("9.8", "lagging", "x86_64"): {1, 2, 3}, key("9.8", "stale", "x86_64"): {4}},
+		Findings: map[Key]*Finding{key("9.8", "broken", "x86_64"): {
+			Since: at(6), Failures: 1, Lied: true, Clean: 2, Strikes: 3, Struck: at(5), Path: "repodata/primary.xml.gz", Never: true, Revision: "1719835200", Problem: problem,
+		}},
+		IPv4: Reached, IPv6: Unreached,
+		Schemes: map[string]*Scheme{
+			"http":  {Works: Reached},
+			"https": {Works: Unreached, TLSBegins: at(1), TLSExpires: at(2), Problem: &Problem{Reason: "the certificate has ended"}},
+		},
+		Failures: 1, Strikes: 2, Successes: 3, Struck: at(4), Misses: map[string]int{"ipv6": 1}, OtherHost: "other.example.org", ClockAhead: time.Hour, Apart: true,
+		Visited: at(9), Changed: at(10), Time: at(11), Problem: problem, Warnings: []string{"IPv6 does not answer"},
+		Override: &Override{
+			Disabled: true, Draining: true, Weight: 100, Reason: "moves", Until: at(23), Withdrawn: []Key{key("9.8", "baseos", "x86_64")},
+		},
 	}
 	published := &Publication{
-		Time: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC), Repositories: 2, Versions: []schema.Version{"9.8"},
+		Time: at(11), Repositories: 2, Versions: []schema.Version{"9.8"},
 		Generations: map[Key]GenerationID{key("9.8", "baseos", "x86_64"): {1, 2, 3}},
 		Samples: []Sample{
 			{All: Share{Of: 2, OfMbits: 3000}, Continents: map[string]Share{"EU": {Of: 2, OfMbits: 3000}}},
@@ -98,20 +125,68 @@ func everything() *Snapshot {
 		},
 	}
 	return &Snapshot{
-		Taken:        time.Date(2026, 7, 1, 12, 30, 0, 0, time.UTC),
+		Taken: at(12), Vantage: "paris",
 		Publications: map[string]*Publication{published.ID(): published},
 		Mirrors: map[string]*Status{
 			"all.example.org":   all,
 			"empty.example.org": {},
 			"ipv6.example.org":  {Health: map[Key]Health{key("9.8", "isos", ""): Fresh}, IPv6: Reached},
 		},
-		Truth: map[Key]Truth{key("9.8", "baseos", "x86_64"): {Expired: true}, key("9.8", "appstream", "x86_64"): {}},
+		Truth: map[Key]Truth{
+			key("9.8", "baseos", "x86_64"): {
+				Generations: []Generation{
+					{Revision: "1719835200", Timestamp: 1719835201, Size: 3141, SHA256: Hash256{1, 2, 3}, SHA512: Hash512{4, 5, 6}, FirstSeen: at(3)},
+					{Revision: "1719831600", Expired: true},
+				},
+				Confirmed: at(4), Expired: true, Withdrawn: "it eats data", Absent: true, Disputed: at(5), Problem: problem,
+			},
+			key("9.8", "appstream", "x86_64"): {},
+		},
+	}
+}
+
+// A field that is new has to be in the golden file, and so read by every later
+// release.
+func TestEverythingIsSaid(t *testing.T) {
+	said := map[string]bool{}
+	var look func(v reflect.Value)
+	look = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			if !v.IsNil() {
+				look(v.Elem())
+			}
+		case reflect.Slice:
+			for i := range v.Len() {
+				look(v.Index(i))
+			}
+		case reflect.Map:
+			for _, k := range v.MapKeys() {
+				look(v.MapIndex(k))
+			}
+		case reflect.Struct:
+			if v.Type().PkgPath() != reflect.TypeFor[Snapshot]().PkgPath() {
+				return
+			}
+			for i := range v.NumField() {
+				name := v.Type().Name() + "." + v.Type().Field(i).Name
+				said[name] = said[name] || !v.Field(i).IsZero()
+				look(v.Field(i))
+			}
+		}
+	}
+	look(reflect.ValueOf(everything()))
+	for name, ok := range said {
+		if !ok {
+			t.Errorf("nothing is said of %s: say something in everything, and run go test -update", name)
+		}
 	}
 }
 
 // Servers of this release read snapshots of the next, and the other way round,
 // while a cluster is upgraded: fields are only ever added. The file is what this
-// release writes; files of earlier releases are kept beside it and still read.
+// release writes, indented; files of earlier releases are kept beside it and still
+// read.
 func TestSnapshotOfThisRelease(t *testing.T) {
 	path := filepath.Join("testdata", "snapshot.json")
 	data, err := json.MarshalIndent(everything(), "", "\t")
@@ -131,11 +206,30 @@ func TestSnapshotOfThisRelease(t *testing.T) {
 	if !bytes.Equal(data, golden) {
 		t.Errorf("a snapshot is written as\n%s\nwant, as in %s,\n%s", data, path, golden)
 	}
-	got, err := reader(t, "testdata").Load(t.Context())
+	if got, want := loadFile(t, path), everything(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the golden file reads as\n%s\nwant\n%s", text(t, got), text(t, want))
+	}
+}
+
+// loadFile reads a file as the snapshot of a state directory.
+func loadFile(t *testing.T, path string) *Snapshot {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := everything(); !reflect.DeepEqual(got, want) {
-		t.Errorf("the golden file reads as\n%+v\nwant\n%+v", got, want)
+	dir := t.TempDir()
+	put(t, dir, string(text))
+	return load(t, reader(t, dir))
+}
+
+// The first release knew verdicts, IPv6 and whether truth had expired.
+func TestSnapshotOfTheFirstRelease(t *testing.T) {
+	now := everything()
+	all := now.Mirrors["all.example.org"]
+	now.Mirrors["all.example.org"] = &Status{Health: all.Health, IPv6: all.IPv6}
+	want := &Snapshot{Taken: now.Taken, Mirrors: now.Mirrors, Truth: map[Key]Truth{baseos: {Expired: true}, {"9.8", "appstream", "x86_64"}: {}}}
+	if got := loadFile(t, filepath.Join("testdata", "snapshot-1.json")); !reflect.DeepEqual(got, want) {
+		t.Errorf("it reads as\n%s\nwant\n%s", text(t, got), text(t, want))
 	}
 }

@@ -26,6 +26,7 @@ func runSwap(ctx context.Context, b *bench) error {
 	}{
 		{"memory", "health of 600 mirrors × 144 keys swapped each second", 1},
 		{"dir", "the same, read from the state directory each 2 s", swapEvery},
+		{"dir-one", "of one mirror alone, read from the state directory each 2 s", swapEvery},
 	} {
 		cpu, err := results.of("Swap/"+s.name, "cpu-ns/op")
 		if err != nil {

@@ -156,6 +156,25 @@ func Members(object string, f func(name, value string) error) error {
 	return err
 }
 
+// Unquote returns what a JSON string says, and whether it is one. Only one that
+// has escapes costs an allocation.
+func Unquote(quoted string) (string, bool) {
+	if len(quoted) < 2 || quoted[0] != '"' {
+		return "", false
+	}
+	if strings.IndexByte(quoted, '\\') < 0 {
+		return quoted[1 : len(quoted)-1], true
+	}
+	return unescape(quoted)
+}
+
+// unescape is apart so that the result of Unquote need not be on the heap.
+func unescape(quoted string) (string, bool) {
+	var s string
+	err := json.Unmarshal([]byte(quoted), &s)
+	return s, err == nil
+}
+
 // A parser finds where the fields of a file begin and end.
 type parser struct {
 	text  string
@@ -197,11 +216,8 @@ func (p *parser) object(member func(name string) bool) bool {
 			return false
 		}
 		p.at++
-		name := quoted[1 : len(quoted)-1]
-		if strings.IndexByte(name, '\\') >= 0 && json.Unmarshal([]byte(quoted), &name) != nil {
-			return false
-		}
-		if p.space() == 0 || !member(name) {
+		name, ok := Unquote(quoted)
+		if !ok || p.space() == 0 || !member(name) {
 			return false
 		}
 		switch p.space() {
@@ -277,14 +293,21 @@ func (p *parser) value() (string, bool) {
 
 // quoted skips a string.
 func (p *parser) quoted() bool {
-	for p.at++; p.at < len(p.text); p.at++ {
-		switch p.text[p.at] {
-		case '\\':
-			p.at++
-		case '"':
-			p.at++
+	begin := p.at + 1
+	for end := begin; ; end++ {
+		i := strings.IndexByte(p.text[end:], '"')
+		if i < 0 {
+			return false
+		}
+		end += i
+		// It is the end unless an odd number of backslashes is before it.
+		escapes := 0
+		for end-escapes > begin && p.text[end-escapes-1] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			p.at = end + 1
 			return true
 		}
 	}
-	return false
 }

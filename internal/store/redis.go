@@ -263,8 +263,8 @@ func (w *redisWriter) acquire(ctx context.Context, _ int64) (int64, error) {
 	if err != nil {
 		return 0, w.s.fail(err)
 	}
-	if len(reply) == 3 {
-		return 0, fmt.Errorf("store: lease of %s: %w: %s, for another %s ms", w.ref, ErrNotHolder, reply[1], reply[2])
+	if len(reply) == 2 {
+		return 0, fmt.Errorf("store: lease of %s: %w: %s", w.ref, ErrNotHolder, reply[1])
 	}
 	token, err := strconv.ParseInt(strings.Join(reply, " "), 10, 64)
 	if err != nil {

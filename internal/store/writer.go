@@ -38,8 +38,8 @@ func (s *Store) Writer(kind, name string) *Writer {
 }
 
 // Acquire makes w the one writer, or renews that, and returns for how long from
-// now on; ErrNotHolder, wrapped, if another one is. After that error, Read before
-// the next Write.
+// now on; ErrNotHolder, wrapped, if another one is: an error that reads the same
+// as long as that is the same one. After it, Read before the next Write.
 func (w *Writer) Acquire(ctx context.Context) (time.Duration, error) {
 	w.lease.Lock()
 	defer w.lease.Unlock()

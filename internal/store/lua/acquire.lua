@@ -1,10 +1,10 @@
 -- Takes or renews the lease of a record.
 -- KEYS  lease, token counter
 -- ARGV  writer, who that is (for people), milliseconds
--- Returns {token}, or {0, who has it, milliseconds that it has left}.
+-- Returns {token}, or {0, who has it}.
 local lease = redis.call('HMGET', KEYS[1], 'id', 'token', 'by')
 if lease[1] and lease[1] ~= ARGV[1] then
-	return {'0', lease[3] or '', tostring(redis.call('PTTL', KEYS[1]))}
+	return {'0', lease[3] or ''}
 end
 if not lease[1] then
 	-- Higher than any before, also where the counter has been lost.
