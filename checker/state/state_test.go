@@ -141,6 +141,7 @@ func everything() *Snapshot {
 				Confirmed: at(4), Expired: true, Withdrawn: "it eats data", Absent: true, Disputed: at(5), Problem: problem,
 			},
 			key("9.8", "appstream", "x86_64"): {},
+			key("9.8", "isos", "x86_64"):      {Images: []Image{{Name: "minimal.iso", Size: 2718, Algorithm: "sha256", Digest: "ab"}}},
 		},
 	}
 }

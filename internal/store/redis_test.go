@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -342,6 +343,80 @@ func TestRedisWithPasswords(t *testing.T) {
 			t.Errorf("with the right one: %v", err)
 		}
 	})
+}
+
+// The users that the manual shows may do what they have to, and a node cannot
+// write findings.
+func TestRedisUsersOfTheManual(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/OPERATING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := testworld.StartRedis(t)
+	for line := range strings.Lines(string(manual)) {
+		if f := strings.Fields(line); len(f) > 3 && f[0] == "user" {
+			if got := server.Command(t, append([]string{"ACL", "SETUSER"}, f[1:]...)...); got != "OK" {
+				t.Fatalf("%s: %s", line, got)
+			}
+		}
+	}
+	s := openURL(t, "redis+unix://checker:SECRET@"+server.Socket, Options{})
+	w := ready(t, s)
+	for i := range 3 {
+		c := step(i, "g/a", strconv.Itoa(i), fmt.Sprintf("g/%d", i), "1")
+		c.Remove = []string{"g/0"}
+		c.Log = []LogEntry{{"log", "x", entry(i, "")}}
+		write(t, w, c)
+	}
+	if err := s.Documents().Update(t.Context(), "n/x", func([]byte) ([]byte, error) { return []byte("x"), nil }); err != nil {
+		t.Error(err)
+	}
+	node := openURL(t, "redis+unix://node:SECRET@"+server.Socket, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	heard, done := make(chan struct{}, 100), make(chan struct{})
+	go func() {
+		defer close(done)
+		node.Watch(ctx, "r", func() { heard <- struct{}{} })
+	}()
+	defer func() { cancel(); <-done }()
+	<-heard // that it has subscribed
+	write(t, w, step(4, "g/a", "4"))
+	<-heard
+	if names := must[[]string](t)(node.Names(t.Context(), "r")); len(names) != 1 {
+		t.Errorf("there are %q", names)
+	}
+	wantFields(t, must[*Record](t)(node.Read(t.Context(), "r", "", nil)), map[string]string{"g/a": "4", "g/1": "1", "g/2": "1"})
+	if got := must[[]string](t)(node.Log(t.Context(), "log", "x", 10)); len(got) != 3 {
+		t.Errorf("the log is %q", got)
+	}
+	if got := must[[]byte](t)(node.Documents().Load(t.Context(), "n/x")); string(got) != "x" {
+		t.Errorf("the document is %q", got)
+	}
+	if _, err := node.Writer("r", "").Acquire(t.Context()); err == nil {
+		t.Error("a node knows who the writer is, which only who may write does")
+	}
+	if _, err := node.Writer("other", "").Acquire(t.Context()); err == nil || errors.Is(err, ErrNotHolder) {
+		t.Errorf("a node takes a lease: %v", err)
+	}
+	if err := node.Documents().Remove(t.Context(), "n/x"); err == nil {
+		t.Error("a node removes a document")
+	}
+
+	extra := regexp.MustCompile("statistics there also needs `([^`]*)`").FindSubmatch(manual)
+	if extra == nil {
+		t.Fatal("the manual says nothing of nodes that keep statistics")
+	}
+	server.Command(t, append([]string{"ACL", "SETUSER", "node"}, strings.Fields(string(extra[1]))...)...)
+	d := openURL(t, "redis+unix://node:SECRET@"+server.Socket, Options{}).Documents()
+	if err := d.Update(t.Context(), "n/y", func([]byte) ([]byte, error) { return []byte("y"), nil }); err != nil {
+		t.Error(err)
+	}
+	if tags := must[map[string]string](t)(d.List(t.Context())); len(tags) != 2 {
+		t.Errorf("there are %v", tags)
+	}
+	if err := d.Remove(t.Context(), "n/y"); err != nil {
+		t.Error(err)
+	}
 }
 
 // Two installations share a Redis by a prefix, or by a database.
