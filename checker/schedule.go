@@ -572,6 +572,9 @@ func (s *schedule) holding(k state.Key, st *state.Status) (id state.GenerationID
 	if id, ok := st.Holds[k]; ok {
 		return id, true
 	}
+	if f := st.Findings[k]; f != nil && f.Revision != "" {
+		return id, false // one of which only its revision is known
+	}
 	if t := s.truth(k); t != nil && t.Newest() != nil {
 		return t.Newest().ID(), true
 	}

@@ -622,3 +622,26 @@ func (hashNamed) file(state.Key, state.GenerationID, string) (*FilePlan, bool) {
 func (hashNamed) images(state.Key) (state.Hash256, []repodata.Data, bool) {
 	return state.Hash256{}, nil, false
 }
+
+// Of a mirror that holds a generation that nobody remembers no file is asked for:
+// those of the newest are not what it should have.
+func TestNothingIsHeldOfAnUnknownGeneration(t *testing.T) {
+	k := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
+	truth := &state.Truth{Generations: []state.Generation{{SHA256: state.Hash256{2}}, {SHA256: state.Hash256{1}}}}
+	s := &schedule{truth: func(state.Key) *state.Truth { return truth }}
+	for _, tt := range []struct {
+		name string
+		st   state.Status
+		want byte // of the hash; 0 for nothing
+	}{
+		{"the newest", state.Status{Health: map[state.Key]state.Health{k: state.Fresh}}, 2},
+		{"a known one", state.Status{Holds: map[state.Key]state.GenerationID{k: {1}}}, 1},
+		{"one of which only the revision is known", state.Status{Findings: map[state.Key]*state.Finding{k: {Revision: "7"}}}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if id, ok := s.holding(k, &tt.st); ok != (tt.want != 0) || id[0] != tt.want {
+				t.Errorf("holds %v, %v, want %d", id, ok, tt.want)
+			}
+		})
+	}
+}

@@ -379,8 +379,14 @@ func (v *verdict) returning(o *Observation) bool {
 		return false
 	}
 	v.changed = true
+	// A repository that is refused while others are served has a verdict of its
+	// own, and keeps no others out.
+	refused := 0
 	for _, k := range o.Keys {
-		if k.Outcome <= Refused {
+		if k.Outcome == Refused {
+			refused++
+		}
+		if k.Outcome == Unreachable || refused == len(o.Keys) {
 			v.next.Successes = 0
 			return true
 		}

@@ -852,3 +852,30 @@ func BenchmarkJudgeUnchanged(b *testing.B) {
 		st, _ = judge(st, o, w.truths, w.m, ofTwelve)
 	}
 }
+
+// A mirror that was away earns its way back by answering. What it refuses for ever
+// is no answer to that.
+func TestOneRefusedRepositoryHoldsNoOtherBack(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		outcomes []Outcome
+		want     int // successes, of 1 before
+	}{
+		{"all are served", []Outcome{Served, Served}, 2},
+		{"one is refused", []Outcome{Served, Refused}, 2},
+		{"one is missing", []Outcome{Served, Missing}, 2},
+		{"one does not answer", []Outcome{Served, Unreachable}, 0},
+		{"all are refused", []Outcome{Refused, Refused}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := &Observation{Keys: map[state.Key]KeySeen{}}
+			for i, out := range tt.outcomes {
+				o.Keys[[]state.Key{baseos, extras}[i]] = KeySeen{Outcome: out}
+			}
+			v := &verdict{next: state.Status{Strikes: 3, Successes: 1}}
+			if held := v.returning(o); !held || v.next.Successes != tt.want {
+				t.Errorf("held back %v after %d successes, want %d", held, v.next.Successes, tt.want)
+			}
+		})
+	}
+}
