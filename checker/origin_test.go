@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -572,13 +571,17 @@ func TestOriginIsAway(t *testing.T) {
 	for _, k := range []state.Key{base8, app8, base9, app9} {
 		w.publish(k, "100")
 	}
-	server := httptest.NewUnstartedServer(http.FileServer(http.Dir(w.root)))
-	server.Start()
-	addr := server.Listener.Addr().String()
-	w.opts.Tier0s = Origins{"main": {server.URL}}
+	server, err := testworld.StartMirror("127.0.0.1:0", w.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	w.opts.Tier0s = Origins{"main": {server.URL()}}
 	w.start()
 	w.poll()
-	server.Close()
+	if err := server.Break(testworld.Down); err != nil {
+		t.Fatal(err)
+	}
 
 	const all = allFour + " 9.8/crb/x86_64"
 	wantEvents(t, w.pass(20*time.Minute), "origin"+all+": does not answer")
@@ -596,15 +599,9 @@ func TestOriginIsAway(t *testing.T) {
 	w.start()
 	wantEvents(t, w.pass(10*time.Minute))
 
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
+	if err := server.Break(testworld.Healthy); err != nil {
 		t.Fatal(err)
 	}
-	back := httptest.NewUnstartedServer(http.FileServer(http.Dir(w.root)))
-	back.Listener.Close()
-	back.Listener = ln
-	back.Start()
-	t.Cleanup(back.Close)
 	w.publish(app9, "101")
 	wantEvents(t, w.pass(2*time.Minute), "publish 9.8/appstream/x86_64", "origin"+all+" over")
 	for _, k := range []state.Key{base8, app8, base9, app9} {

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -139,14 +140,51 @@ func (c *Child) Stop(grace time.Duration) error {
 	return c.Err()
 }
 
-// FreeAddr is an address with a port that nobody listens on, on a loopback host
-// such as "127.0.0.9". A host that no other test uses keeps it free.
+// reserved holds the sockets of FreeAddr until the process ends.
+var reserved struct {
+	sync.Mutex
+	fds []int
+}
+
+// FreeAddr is an address with a port that is the caller's until its process ends,
+// on an IPv4 loopback host such as "127.0.0.9". A program that sets SO_REUSEADDR,
+// as servers do, can listen there, stop, and listen again. Meanwhile the kernel
+// gives the port to nobody who asks for any port, listening or connecting: a
+// socket stays bound to it and never listens, see bind(2) and ip(7) of Linux.
 func FreeAddr(host string) (string, error) {
-	ln, err := listenLoopback(net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	ip, err := netip.ParseAddr(host)
+	if err != nil || !ip.Is4() || !ip.IsLoopback() {
+		return "", fmt.Errorf("find a free port: %q is not an IPv4 loopback address; use 127.0.0.N", host)
 	}
-	return ln.Addr().String(), ln.Close()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("find a free port: socket: %w", err)
+	}
+	port, err := bindReusable(fd, ip)
+	if err != nil {
+		_ = syscall.Close(fd) // nothing was written to it
+		return "", fmt.Errorf("find a free port on %s: %w", host, err)
+	}
+	reserved.Lock()
+	defer reserved.Unlock()
+	reserved.fds = append(reserved.fds, fd)
+	return netip.AddrPortFrom(ip, port).String(), nil
+}
+
+// bindReusable binds fd to a port of the kernel's choice and does not mind others
+// who bind to it too.
+func bindReusable(fd int, ip netip.Addr) (port uint16, err error) {
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		return 0, fmt.Errorf("SO_REUSEADDR: %w", err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: ip.As4()}); err != nil {
+		return 0, fmt.Errorf("bind: %w", err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		return 0, fmt.Errorf("getsockname: %w", err)
+	}
+	return uint16(name.(*syscall.SockaddrInet4).Port), nil
 }
 
 // BuildCommands compiles commands of this module ("./cmd/mirrorlist") into the

@@ -53,6 +53,12 @@ type Mirror struct {
 // StartMirror serves dir on addr, an address of this host's loopback with a port:
 // "127.0.0.2:0", "[::1]:0".
 func StartMirror(addr, dir string) (*Mirror, error) {
+	// While it is down, its port stays its own.
+	if host, port, err := net.SplitHostPort(addr); err == nil && port == "0" && strings.HasPrefix(host, "127.") {
+		if addr, err = FreeAddr(host); err != nil {
+			return nil, fmt.Errorf("start mirror: %w", err)
+		}
+	}
 	ln, err := listenLoopback(addr)
 	if err != nil {
 		return nil, fmt.Errorf("start mirror: %w", err)
