@@ -386,7 +386,7 @@ func (l *loop) newer(v visited) (keys []state.Key) {
 		if seen.Outcome != Served || k.Repo == isos || t == nil || t.Newest() == nil {
 			continue
 		}
-		asked := t.Problem != nil || !t.Disputed.IsZero() || !t.Confirmed.Before(v.o.At)
+		asked := t.Problem != nil || t.Partial || !t.Disputed.IsZero() || !t.Confirmed.Before(v.o.At)
 		if p := locate(t, &seen); p.at < 0 && !asked {
 			keys = append(keys, k)
 		}

@@ -55,6 +55,10 @@ const (
 	generationsAfter = 48 * time.Hour
 	maxGenerations   = 256
 
+	// maxOffers bounds what is remembered of repositories that were served and not
+	// believed.
+	maxOffers = 8
+
 	// confirmEvery is how often a change of Confirmed alone is worth writing.
 	confirmEvery = 5 * time.Minute
 
@@ -173,11 +177,12 @@ type look struct {
 
 	at     time.Time // of the last question; zero: none was asked yet
 	reply  reply
-	stamp  stamp     // of what was read
-	readAt time.Time // when it was read whole
-	sight  *sighting // what was read: a repository
-	images *ImageSet // or a set of images
-	lacks  error     // something that is named and not there
+	stamp  stamp         // of what was read
+	readAt time.Time     // when it was read whole
+	sight  *sighting     // what was read: a repository
+	serves state.Hash256 // of the last one that was read, though others of its files could not be looked for
+	images *ImageSet     // or a set of images
+	lacks  error         // something that is named and not there
 	proof  *state.Evidence
 
 	trouble   *trouble

@@ -2,6 +2,7 @@ package checker
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ type place struct {
 	known      int       // the index of the generation; -1 if it is none of them
 	superseded time.Time // of an older one: when its successor was first seen, or before
 	forged     bool      // it says that it is a known one, and is not
+	offered    bool      // a tier0 serves it, or has lately; it was not adopted
 }
 
 // locate finds out which generation was served.
@@ -30,13 +32,20 @@ func locate(t *state.Truth, seen *KeySeen) place {
 			return p
 		}
 	}
+	offered := slices.ContainsFunc(t.Offered, func(o state.Offer) bool { return o.SHA256 == seen.SHA256 })
 	for i := range t.Generations {
 		g := &t.Generations[i]
-		if order(seen.Revision, seen.Timestamp, g) == 0 {
+		switch {
+		case order(seen.Revision, seen.Timestamp, g) != 0:
+		case !offered:
 			return place{known: -1, forged: true}
+		case i == 0:
+			return place{at: -1, known: -1, offered: true}
 		}
 	}
-	return older(t, func(g *state.Generation) bool { return order(seen.Revision, seen.Timestamp, g) > 0 })
+	p := older(t, func(g *state.Generation) bool { return order(seen.Revision, seen.Timestamp, g) > 0 })
+	p.offered = offered
+	return p
 }
 
 // older finds the place of a generation that is none of the known ones, from

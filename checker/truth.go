@@ -107,8 +107,35 @@ func withGenerations(t state.Truth, all []state.Generation) state.Truth {
 // sameTruth tells whether a and b differ in Confirmed at most.
 func sameTruth(a, b *state.Truth) bool {
 	return slices.Equal(a.Generations, b.Generations) && a.Expired == b.Expired && a.Absent == b.Absent &&
-		a.Withdrawn == b.Withdrawn && a.Disputed.Equal(b.Disputed) && a.Problem == b.Problem &&
-		slices.Equal(a.Images, b.Images)
+		a.Withdrawn == b.Withdrawn && a.Disputed.Equal(b.Disputed) && a.Problem == b.Problem && a.Partial == b.Partial &&
+		slices.Equal(a.Images, b.Images) && slices.Equal(a.Offered, b.Offered)
+}
+
+// offer returns what of t is known to be served, or to have been, beside its
+// generations: served is what tier0s have now. What nobody serves any more is
+// remembered as long as mirrors may have it.
+func offer(t state.Truth, served []state.Hash256, now, then time.Time) []state.Offer {
+	var all []state.Offer
+	for _, o := range t.Offered {
+		switch {
+		case slices.Contains(served, o.SHA256):
+			o.Gone = time.Time{}
+		case o.Gone.IsZero():
+			o.Gone = now
+		case o.Gone.Before(then):
+			continue
+		}
+		all = append(all, o)
+	}
+	for _, sum := range served {
+		if !slices.ContainsFunc(all, func(o state.Offer) bool { return o.SHA256 == sum }) {
+			all = append(all, state.Offer{SHA256: sum})
+		}
+	}
+	all = slices.DeleteFunc(all, func(o state.Offer) bool {
+		return slices.ContainsFunc(t.Generations, func(g state.Generation) bool { return g.SHA256 == o.SHA256 })
+	})
+	return all[max(0, len(all)-maxOffers):]
 }
 
 // wants tells whether g may be adopted as far as its revision goes.
@@ -160,6 +187,9 @@ func (l *look) become(r reply, now time.Time) {
 func (l *look) readRepomd(ctx context.Context, have stamp, now time.Time) bool {
 	r := l.tier0.read(ctx, l.path+repodata.Dir+"/"+repodata.Name, have)
 	if r.outcome != Served {
+		if r.outcome == Missing {
+			l.serves = state.Hash256{}
+		}
 		l.become(r, now)
 		return false
 	}
@@ -169,11 +199,12 @@ func (l *look) readRepomd(ctx context.Context, have stamp, now time.Time) bool {
 	}
 	g, md, err := readGeneration(r.body, now)
 	if err != nil {
+		l.serves = state.Hash256{}
 		r.outcome, r.err = Garbage, err
 		l.become(r, now)
 		return false
 	}
-	l.stamp, l.readAt = r.stamp, now
+	l.stamp, l.readAt, l.serves = r.stamp, now, g.SHA256
 	if l.sight == nil || l.sight.generation.SHA256 != g.SHA256 {
 		l.sight = &sighting{generation: g, repomd: md, text: r.body, proof: r.evidence(nil)}
 	}
@@ -238,6 +269,13 @@ func (o *Origin) settleTruth(s *topic, serving map[*tier0]service, now time.Time
 		}
 	}
 	t = forget(o.withdraw(s, t), now.Add(-o.retention))
+	var served []state.Hash256
+	for _, l := range s.looks {
+		if l.serves != (state.Hash256{}) && !slices.Contains(served, l.serves) {
+			served = append(served, l.serves)
+		}
+	}
+	t.Offered = offer(t, served, now, now.Add(-o.retention))
 
 	confirmed, present, absent := false, false, len(s.looks) > 0
 	for _, l := range s.looks {
@@ -256,12 +294,16 @@ func (o *Origin) settleTruth(s *topic, serving map[*tier0]service, now time.Time
 	} else if absent {
 		t.Absent = true
 	}
-	t.Problem = nil
+	t.Problem, t.Partial = nil, false
 	for _, l := range s.looks {
 		l.troubled(l.judge(&t, confirmed, serving[l.tier0]), now)
-		if !confirmed && t.Problem == nil && l.trouble != nil {
+		if l.trouble == nil {
+			continue
+		}
+		if !confirmed && t.Problem == nil {
 			t.Problem = l.trouble.problem
 		}
+		t.Partial = t.Partial || confirmed && !l.trouble.kind.disbelieved()
 	}
 	switch {
 	case confirmed, !s.ahead && o.saidAhead:

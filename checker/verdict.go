@@ -421,12 +421,12 @@ func (v *verdict) repository(k state.Key, seen *KeySeen) {
 		return
 	}
 	p := locate(t, seen)
-	was := v.position(k, t)
+	was, open := v.position(k, t), unconfirmed(t, v.at)
 	switch {
 	case p.forged:
 		v.lie(k, f, "", forged(k, seen))
-	case p.at < 0 && unconfirmed(t, v.at) && f.Lied:
-	case p.at < 0 && unconfirmed(t, v.at):
+	case p.at < 0 && (p.offered || open) && f.Lied:
+	case p.at < 0 && (p.offered || open):
 		f.Revision = seen.Revision
 		f.Problem = since(f.Problem, ahead(k, seen, t), v.at)
 		v.right(k, f, says{health: state.Ahead, earns: true})
@@ -822,10 +822,10 @@ func otherHost(o *Observation) (host string, ok bool) {
 }
 
 // unconfirmed tells whether the origin may have published something newer that
-// the checker has not been able to read: it could not be asked since, what it
-// serves was not believed, or several mirrors have the same.
+// the checker has not been able to read: it, or one of several, could not be
+// asked since, what it serves was not believed, or several mirrors have the same.
 func unconfirmed(t *state.Truth, since time.Time) bool {
-	return t.Confirmed.Before(since) || t.Problem != nil || !t.Disputed.IsZero()
+	return t.Confirmed.Before(since) || t.Problem != nil || t.Partial || !t.Disputed.IsZero()
 }
 
 // summarize puts together what the operator is told about the whole mirror.

@@ -389,9 +389,24 @@ type Truth struct {
 	// Problem is why what the origin serves now was not adopted. Nil while it is.
 	Problem *Problem `json:"problem,omitempty"`
 
+	// Offered is what a tier0 serves or has served lately, and what none of
+	// Generations is: of several, one may be ahead of what is complete anywhere.
+	// Mirrors that have it have not made it up. The last one is the newest.
+	Offered []Offer `json:"offered,omitempty"`
+
+	// Partial: the newest generation is confirmed by one tier0, and another, which
+	// may have published more, cannot be asked.
+	Partial bool `json:"partial,omitempty"`
+
 	// Images are what the origin has, where the key is a set of ISO images,
 	// VERSION/isos/ARCH. Such a key has nothing else.
 	Images []Image `json:"images,omitempty"`
+}
+
+// An Offer is a repomd.xml that a tier0 served and that was not adopted.
+type Offer struct {
+	SHA256 Hash256   `json:"sha256"`
+	Gone   time.Time `json:"gone,omitzero"` // since when no tier0 serves it; zero while one does
 }
 
 // An Image is one file of a set of ISO images.
