@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meridian/checker/atom"
+	"meridian/internal/peer"
 	"meridian/schema"
 )
 
@@ -86,7 +86,7 @@ func (c *Checker) Handler(o ListenOptions) http.Handler {
 		switch {
 		case o.Metrics == nil:
 			http.NotFound(w, r)
-		case !fromHere(r):
+		case !peer.Local(r):
 			say(w, http.StatusForbidden, "metrics are shown on this host only: ask there")
 		default:
 			o.Metrics.ServeHTTP(w, r)
@@ -212,23 +212,8 @@ func (d *door) readyz(w http.ResponseWriter, r *http.Request) {
 	if !ready {
 		code, text = http.StatusServiceUnavailable, "not ready"
 	}
-	if n := len(lines); n > 0 && !fromHere(r) {
+	if n := len(lines); n > 0 && !peer.Local(r) {
 		lines = []string{fmt.Sprintf("degraded: %d things are not as they should be: ask on this host", n)}
 	}
 	say(w, code, strings.Join(append([]string{text}, lines...), "\n"))
-}
-
-// relayed are headers of requests that somebody else makes this host make: a
-// proxy, or a web page in a browser.
-var relayed = []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "Origin", "Sec-Fetch-Site"}
-
-// fromHere reports whether a request was made on this host, by nobody's proxy.
-func fromHere(r *http.Request) bool {
-	for _, h := range relayed {
-		if r.Header.Get(h) != "" {
-			return false
-		}
-	}
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && peer.Addr().Unmap().IsLoopback()
 }

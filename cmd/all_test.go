@@ -29,12 +29,12 @@ var mayImport = map[string][]string{
 	"builder/rpm":         {},
 	"builder/rpm/rpmtest": {"builder/rpm"},
 
-	"checker":        {"schema", "checker/state", "checker/notify", "checker/atom", "builder/repodata", "internal/fetch"},
+	"checker":        {"schema", "checker/state", "checker/notify", "checker/atom", "builder/repodata", "internal/fetch", "internal/peer"},
 	"checker/atom":   {"checker/state"},
 	"checker/notify": {"checker/state"},
 	"checker/state":  {"schema", "internal/store"},
 
-	"mirrorlist":             {"schema", "checker/state", "checker/atom", "mirrorlist/geo", "mirrorlist/stats", "mirrorlist/worldmap", "internal/fetch", "internal/durable"},
+	"mirrorlist":             {"schema", "checker/state", "checker/atom", "mirrorlist/geo", "mirrorlist/stats", "mirrorlist/worldmap", "internal/fetch", "internal/peer", "internal/durable"},
 	"mirrorlist/geo":         {"internal/durable"},
 	"mirrorlist/geo/geotest": {"mirrorlist/geo", "internal/durable"},
 	"mirrorlist/stats":       {"schema", "internal/store"},
@@ -46,10 +46,11 @@ var mayImport = map[string][]string{
 	"signer/client": {"builder/rpm"},
 	"signer/verify": {"builder/rpm"},
 
-	"syncer": {"schema", "builder/repodata", "signer/verify", "internal/fetch", "internal/durable"},
+	"syncer": {"schema", "builder/repodata", "signer/verify", "internal/fetch", "internal/peer", "internal/durable"},
 
 	"internal/durable":    {},
 	"internal/fetch":      {},
+	"internal/peer":       {},
 	"internal/store":      {"internal/durable"},
 	"internal/strictyaml": {},
 

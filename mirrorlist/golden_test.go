@@ -283,16 +283,16 @@ func (f *front) Close() error {
 	return nil
 }
 
-func (f *front) Addr() net.Addr { return peer("192.0.2.1:80") }
+func (f *front) Addr() net.Addr { return peerAddr("192.0.2.1:80") }
 
-type peer string
+type peerAddr string
 
-func (p peer) Network() string { return "tcp" }
-func (p peer) String() string  { return string(p) }
+func (p peerAddr) Network() string { return "tcp" }
+func (p peerAddr) String() string  { return string(p) }
 
 type peerConn struct {
 	net.Conn
-	peer peer
+	peer peerAddr
 }
 
 func (c peerConn) RemoteAddr() net.Addr { return c.peer }
@@ -314,7 +314,7 @@ func (f *front) exchange(t *testing.T, text string) string {
 	if a, err := netip.ParseAddr(from); err == nil {
 		from = netip.AddrPortFrom(a, 50000).String()
 	}
-	f.conns <- peerConn{theirs, peer(from)}
+	f.conns <- peerConn{theirs, peerAddr(from)}
 	go func() {
 		fmt.Fprintf(ours, "%s %s HTTP/1.1\r\nHost: mirrors.example.org\r\nConnection: close\r\n%s\r\n", method, target, strings.ReplaceAll(headers, "\n", "\r\n"))
 	}()

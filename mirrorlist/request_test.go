@@ -164,7 +164,7 @@ func TestCallerIsReadOnceForAConnection(t *testing.T) {
 		{name: "a trusted proxy", conn: "10.0.0.1:7", remote: "not read again", want: "203.0.113.9", secret: 1, trusted: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 	} {
 		r := &http.Request{RemoteAddr: tt.remote, Header: http.Header{"X-Forwarded-For": {"203.0.113.9"}}}
-		r = r.WithContext(s.withCaller(t.Context(), peerConn{ours, peer(tt.conn)}))
+		r = r.WithContext(s.withCaller(t.Context(), peerConn{ours, peerAddr(tt.conn)}))
 		want := netip.MustParseAddr(tt.want)
 		if got := clientOf(r, tt.trusted, "", tt.secret); got != (client{want, prefixHash(want, tt.secret)}) {
 			t.Errorf("%s: %+v, want %v with the hash of secret %d", tt.name, got, want, tt.secret)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"meridian/internal/peer"
 )
 
 // Handlers returns the handler of the public listener and that of the admin
@@ -350,19 +352,7 @@ func wantsPlain(accept string) bool {
 	return false
 }
 
-// relayed are headers of requests that somebody else makes this host make: a
-// proxy, or a web page in a browser.
-var relayed = []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "Origin", "Sec-Fetch-Site"}
-
 // fromHere reports whether a request was made on this host, by nobody's proxy.
 func (s *Server) fromHere(r *http.Request) bool {
-	for _, h := range relayed {
-		if r.Header.Get(h) != "" {
-			return false
-		}
-	}
-	if h := s.table.Load().header; h != "" && r.Header.Get(h) != "" {
-		return false
-	}
-	return peerOf(r.RemoteAddr).IsLoopback()
+	return peer.Local(r, s.table.Load().header)
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meridian/internal/fetch"
+	"meridian/internal/peer"
 	"meridian/signer/verify"
 )
 
@@ -388,8 +389,7 @@ func (s *Service) handler(metrics http.Handler) http.Handler {
 		fmt.Fprintln(w, "ready")
 	})
 	follow := func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		if !peer.Local(r) {
 			http.Error(w, "only this host may ask; run \"syncer once\" there", http.StatusForbidden)
 			return
 		}

@@ -124,11 +124,14 @@ func startService(t *testing.T, cfg Config) *running {
 	return r
 }
 
-func (r *running) ask(method, path string) (status int, body string) {
+func (r *running) ask(method, path string, header ...string) (status int, body string) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.url+path, nil)
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	for _, name := range header {
+		req.Header.Set(name, "https://elsewhere.example.org")
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -194,6 +197,9 @@ func TestServiceFollows(t *testing.T) {
 	m.wantGeneration(t, 2)
 	if status, body := r.ask("POST", "/-/follow/none"); status != http.StatusNotFound || !strings.Contains(body, "write one of main, side") {
 		t.Errorf("asked for a tree that is none: %d %s", status, body)
+	}
+	if status, _ := r.ask("POST", "/-/follow", "Origin"); status != http.StatusForbidden {
+		t.Errorf("a web page asked to follow: %d, want %d", status, http.StatusForbidden)
 	}
 	if status, _ := r.ask("GET", "/-/follow"); status != http.StatusMethodNotAllowed {
 		t.Errorf("GET /-/follow: %d, want %d", status, http.StatusMethodNotAllowed)
