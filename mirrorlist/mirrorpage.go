@@ -343,8 +343,12 @@ var advice = map[string]string{
 	"unknown": "Nothing: findings are missing or too old, so everybody is listed.",
 }
 
-// eventsShown is how many events a page has; the API has all.
-const eventsShown = 50
+// How many events a page has, and header lines of an answer that went wrong; the
+// API has all.
+const (
+	eventsShown  = 30
+	headersShown = 8
+)
 
 // mirrorPage answers /mirrors/NAME.
 func (s *Server) mirrorPage(c *gin.Context) (*response, error) {
@@ -368,6 +372,7 @@ func (s *Server) mirrorPage(c *gin.Context) (*response, error) {
 		*apiMirrorDetail
 		Place          string
 		Advice         string
+		Worst          *apiFault // nil where it is one of Faults
 		Matrices       []matrix
 		Faults         []repoFaults
 		Remembered     bool
@@ -387,6 +392,9 @@ func (s *Server) mirrorPage(c *gin.Context) (*response, error) {
 		Remembered: len(events) > 0, Days: line.days(), ListedShare: line.Listed, Median: line.medianLag(), Lags: newLagChart(&line),
 		More: max(0, len(events)-eventsShown), Path: "/mirrors/" + url.PathEscape(d.Name),
 		Live: t.live, Seen: t.snap != nil,
+	}
+	if w := d.Problem; w != nil && !slices.ContainsFunc(p.Faults, func(f repoFaults) bool { return f.Reason == w.Reason }) {
+		p.Worst = w
 	}
 	for i := range events[:min(len(events), eventsShown)] {
 		e := eventOf(&events[i])
@@ -410,7 +418,7 @@ type repoFaults struct {
 
 // maxFaults bounds how many problems a page shows, and how many names each.
 const (
-	maxFaults      = 8
+	maxFaults      = 5
 	maxFaultsNames = 6
 )
 
@@ -435,15 +443,17 @@ func faultsOf(repos []apiRepoHealth) []repoFaults {
 	return out
 }
 
-// A lagChart draws how long a mirror took after each publication.
+// A lagChart draws how long a mirror took after publications: of each day the
+// longest.
 type lagChart struct {
 	Bars []lagBar
 	Top  time.Duration // of the chart
 }
 
 type lagBar struct {
-	X, Y, H float64
-	Title   string
+	X     int
+	Y, H  float64
+	Title string
 }
 
 // The chart is as wide as the strip of days above it, ten units a day.
@@ -451,13 +461,19 @@ const lagChartHeight = 80
 
 func newLagChart(l *timeline) (chart lagChart) {
 	first := l.To.UTC().Truncate(24*time.Hour).AddDate(0, 0, 1-historyDays)
+	longest := map[int]lagAt{}
 	for _, lag := range l.Lags {
-		chart.Top = max(chart.Top, lag.Lag)
+		day := int(lag.At.Sub(first) / (24 * time.Hour))
+		if !lag.At.Before(first) && lag.Lag > longest[day].Lag {
+			longest[day] = lag
+			chart.Top = max(chart.Top, lag.Lag)
+		}
 	}
-	for _, lag := range l.Lags[max(0, len(l.Lags)-400):] {
+	for _, day := range slices.Sorted(maps.Keys(longest)) {
+		lag := longest[day]
 		h := max(1, lagChartHeight*float64(lag.Lag)/float64(chart.Top))
 		chart.Bars = append(chart.Bars, lagBar{
-			X: round1(lag.At.Sub(first).Hours() / 24 * 10), Y: round1(lagChartHeight - h), H: round1(h),
+			X: 10*day + 1, Y: round1(lagChartHeight - h), H: round1(h),
 			Title: lag.At.UTC().Format("2006-01-02 15:04") + " UTC: " + pageDuration(lag.Lag),
 		})
 	}

@@ -67,6 +67,7 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"number":   groupDigits,
 	"tier":     tierWords,
 	"size":     pageSize,
+	"headers":  func(all []string) []string { return all[:min(len(all), headersShown)] },
 	"chart": func(label, head, unit string, bars []bar) any {
 		return struct {
 			Label, Head, Unit string
