@@ -31,7 +31,7 @@ func TryLock(path string) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("durable: lock: %w", err)
 	}
-	if err := flock(f); err != nil {
+	if err := flock(f, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		defer f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("durable: lock %s: %w%s", path, ErrLocked, holder(f))
@@ -47,16 +47,19 @@ func TryLock(path string) (*Lock, error) {
 
 // Unlock releases the lock. Calling it again does nothing.
 func (l *Lock) Unlock() error {
+	// To close the file would not be enough: a process that is just being started
+	// has it too, until its program begins.
+	unlockErr := flock(l.f, syscall.LOCK_UN)
 	err := l.f.Close()
 	if errors.Is(err, os.ErrClosed) {
 		return nil
 	}
-	return err
+	return errors.Join(unlockErr, err)
 }
 
-func flock(f *os.File) error {
+func flock(f *os.File, how int) error {
 	for {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := syscall.Flock(int(f.Fd()), how)
 		if err != syscall.EINTR {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -51,6 +52,28 @@ func TestLockKeepsOthersOut(t *testing.T) {
 		t.Fatalf("after Unlock: %v", err)
 	}
 	third.Unlock()
+}
+
+// While a process is being started it has all open files of its parent.
+func TestUnlockWhileAnotherHasTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	lock, err := TryLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := syscall.Dup(int(lock.f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(same)
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := TryLock(path)
+	if err != nil {
+		t.Fatalf("after Unlock: %v", err)
+	}
+	again.Unlock()
 }
 
 func TestLockEndsWithItsProcess(t *testing.T) {
