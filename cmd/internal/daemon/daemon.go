@@ -61,11 +61,22 @@ func Main(run func(ctx context.Context, env Env) error) {
 		Stderr: os.Stderr,
 		Getenv: os.Getenv,
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, func() {
-		stop()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	go func() {
+		first := <-signals
+		// When the first thing stops, a second signal kills already, and the service
+		// manager knows: signal.NotifyContext leaves both to chance.
+		signal.Stop(signals)
+		select {
+		case second := <-signals: // it came before that
+			syscall.Kill(os.Getpid(), second.(syscall.Signal))
+		default:
+		}
 		Notify(env, Stopping) // who started us waits for the exit either way
-	})
+		cancel(fmt.Errorf("%v signal received", first))
+	}()
 	os.Exit(execute(ctx, filepath.Base(os.Args[0]), env, run))
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // asProgram makes the test binary run as the program that a test of the process
@@ -27,6 +28,13 @@ func TestMain(m *testing.M) {
 }
 
 var programs = map[string]func(context.Context, Env) error{
+	"kills itself when it stops": func(ctx context.Context, env Env) error {
+		fmt.Fprintln(env.Stdout, "started")
+		<-ctx.Done()
+		syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		<-time.After(time.Minute) // a signal that nobody heard of ends nothing
+		return nil
+	},
 	"drains": func(ctx context.Context, env Env) error {
 		fmt.Fprintln(env.Stdout, "started")
 		<-ctx.Done()
@@ -129,6 +137,22 @@ func TestSecondSignalKills(t *testing.T) {
 	c.signal(syscall.SIGTERM)
 	if got, _ := c.wait(); !got.Signaled() || got.Signal() != syscall.SIGTERM {
 		t.Errorf("after the second SIGTERM the process ended with %v, want killed by SIGTERM", got)
+	}
+}
+
+// Whoever sees that the daemon stops can kill it by a second signal, and the
+// service manager has been told, however little time passes between the two.
+func TestStoppingIsKnownBeforeAnythingStops(t *testing.T) {
+	path, receive := manager(t)
+	for range 20 {
+		c := start(t, "kills itself when it stops", "NOTIFY_SOCKET="+path)
+		c.signal(syscall.SIGTERM)
+		if got, _ := c.wait(); !got.Signaled() || got.Signal() != syscall.SIGTERM {
+			t.Fatalf("by its second SIGTERM the process ended with %v, want killed by SIGTERM", got)
+		}
+		if got := receive(); got != Stopping {
+			t.Fatalf("the service manager was told %q, want %q", got, Stopping)
+		}
 	}
 }
 

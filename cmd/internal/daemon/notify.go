@@ -3,6 +3,7 @@ package daemon
 import (
 	"fmt"
 	"net"
+	"time"
 )
 
 // What a daemon tells the service manager, for [Notify]: sd_notify(3).
@@ -24,6 +25,10 @@ func Notify(env Env, state string) error {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
 	defer conn.Close()
+	// A manager that reads nothing holds nobody up.
+	if err := conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		return fmt.Errorf("notify the service manager: %w", err)
+	}
 	if _, err := conn.Write([]byte(state)); err != nil {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
