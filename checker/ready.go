@@ -14,7 +14,8 @@ import (
 type KeyShare struct {
 	Key state.Key `json:"key"`
 
-	// Published: the origin has it.
+	// Published: the origin has it: a generation of a repository, or the images of
+	// a set.
 	Published bool `json:"published"`
 
 	// All of the mirrors that promise to carry it, and those of each continent
@@ -37,7 +38,7 @@ func Ready(n *schema.Network, mirrors []*schema.Mirror, snap *state.Snapshot, v 
 		}
 		ks := KeyShare{Key: k, Continents: map[string]state.Share{}, Missing: map[string]state.Health{}}
 		truth := snap.Truth[k]
-		ks.Published = len(truth.Generations) > 0
+		ks.Published = len(truth.Generations)+len(truth.Images) > 0
 		for _, m := range mirrors {
 			if m.Private || m.CloudType != "" || !slices.Contains(KeysOf(n, m), k) && !slices.Contains(ISOKeysOf(n, m), k) {
 				continue

@@ -43,7 +43,7 @@ func readyWorld(t *testing.T, edit func(*state.Snapshot)) (config string) {
 	snap := &state.Snapshot{
 		Taken:   time.Now(),
 		Mirrors: map[string]*state.Status{"a.example": status(state.Fresh), "b.example": status(state.Fresh), "c.example": status(state.Fresh)},
-		Truth:   map[state.Key]state.Truth{key: truth, isos: truth},
+		Truth:   map[state.Key]state.Truth{key: truth, isos: {Images: []state.Image{{Name: "boot.iso", Size: 1}}}},
 	}
 	if edit != nil {
 		edit(snap)
@@ -65,6 +65,7 @@ func command(t *testing.T, args ...string) (stdout string, err error) {
 
 func TestReadyIsTheGateOfAVersion(t *testing.T) {
 	key := state.Key{Version: "9.9", Repo: "baseos", Arch: "x86_64"}
+	isos := state.Key{Version: "9.9", Repo: "isos", Arch: "x86_64"}
 	for _, tt := range []struct {
 		name string
 		edit func(*state.Snapshot)
@@ -78,6 +79,14 @@ func TestReadyIsTheGateOfAVersion(t *testing.T) {
 		{"which is enough when less is asked for", func(s *state.Snapshot) { s.Mirrors["b.example"].Health[key] = state.Lagging }, []string{"-min", "0.5", "9.9"}, "", "50 %"},
 		{"and who that is", func(s *state.Snapshot) { s.Mirrors["b.example"].Health[key] = state.Lagging }, []string{"9.9", "-missing"}, "not ready", "\nwithout 9.9/baseos/x86_64:\n  b.example  lagging\n"},
 		{"the origin has it not", func(s *state.Snapshot) { delete(s.Truth, key) }, []string{"9.9"}, "9.9/baseos/x86_64 is not published", "not published"},
+		{"the images are not everywhere", func(s *state.Snapshot) { s.Mirrors["c.example"].Health[isos] = state.Absent }, []string{"9.9"},
+			"not ready: 9.9/isos/x86_64 in AS has 0 % of the bandwidth", "9.9/isos/x86_64    2 of 3   67 %       0 %    100 %"},
+		{"the origin has no images, which hold nothing back", func(s *state.Snapshot) {
+			delete(s.Truth, isos)
+			for _, st := range s.Mirrors {
+				st.Health[isos] = state.Absent
+			}
+		}, []string{"9.9"}, "", "not published"},
 		{"a version that nobody looks for", nil, []string{"9.10"}, "pending_versions", ""},
 		{"no version", nil, nil, "which version", ""},
 		{"a share that is none", nil, []string{"-min", "60", "9.9"}, "not a share", ""},
