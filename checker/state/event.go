@@ -43,6 +43,9 @@ func (e *Event) Title() string {
 			fmt.Fprintf(&b, "%s and %d more were published", e.Keys[0].name(), n-1)
 		}
 	case OriginTroubled:
+		if e.Problem == nil {
+			return "the origin is as it should be again"
+		}
 		b.WriteString("the origin is in trouble")
 	default: // of a newer release
 		b.WriteString(e.Kind)
