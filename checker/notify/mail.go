@@ -140,7 +140,9 @@ func (m *mailer) deliver(ctx context.Context, events []state.Event) error {
 		if len(to) == 0 {
 			continue
 		}
-		if _, paused := m.last[mirror]; paused || len(m.sent) >= m.settings.PerHour {
+		// The origin is everybody's trouble: that it is gone is not told hours after
+		// that somebody has decided something.
+		if _, paused := m.last[mirror]; paused && mirror != "" || len(m.sent) >= m.settings.PerHour {
 			later = append(later, about...)
 			reason = cmp.Or(reason, errLater)
 			continue

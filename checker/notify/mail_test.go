@@ -259,6 +259,12 @@ func TestMailIsLimited(t *testing.T) {
 	if err := m.deliver(t.Context(), events[:1]); err != nil {
 		t.Errorf("after the pause: %v", err)
 	}
+	// The origin waits for no pause.
+	for range 2 {
+		if err := m.deliver(t.Context(), []state.Event{{Kind: state.OriginTroubled, Problem: &state.Problem{Reason: "it is away"}}}); err != nil {
+			t.Errorf("about the origin: %v", err)
+		}
+	}
 	// A server that is busy is asked again.
 	p.busy = true
 	part, ok = errors.AsType[*undelivered](p.mailer(nil).deliver(t.Context(), events))
