@@ -592,12 +592,25 @@ func (l *loop) override(now time.Time) {
 		next.Override = is
 		l.become(m, &next, []state.Event{*e})
 	}
+	told := map[string][]state.Key{}
 	for k, t := range l.truth {
 		if reason := l.decisions.withdrawn(k, now); reason != t.Withdrawn {
 			next := *t
 			next.Withdrawn = reason
 			l.truth[k], l.change.Truth[k], l.urgent = &next, next, true
+			said := "withdrawn from everybody by an administrator: " + reason
+			if reason == "" {
+				said = "the decision of an administrator has ended: " + t.Withdrawn
+			}
+			told[said] = append(told[said], k)
 		}
+	}
+	for _, said := range slices.Sorted(maps.Keys(told)) {
+		slices.SortFunc(told[said], compareKeys)
+		l.tell([]state.Event{{
+			Time: now.UTC(), Vantage: l.c.opts.Settings.Vantage, Kind: state.OverrideChanged, Keys: told[said],
+			Problem: &state.Problem{Reason: said, Since: now.UTC()},
+		}})
 	}
 }
 

@@ -685,6 +685,18 @@ func TestOverridesTakeEffectWithinSeconds(t *testing.T) {
 		if n != 2 {
 			s.t.Errorf("%d events of the override, want that it began and that it ended", n)
 		}
+		decide(&Overrides{})
+		s.pass(5 * time.Second)
+		var told []string
+		history, _ = s.store.History(s.t.Context(), "", 100)
+		for _, e := range history {
+			if e.Kind == state.OverrideChanged && slices.Equal(e.Keys, []state.Key{crb9}) {
+				told = append(told, e.Problem.Reason)
+			}
+		}
+		if want := []string{"the decision of an administrator has ended: a bad build", "withdrawn from everybody by an administrator: a bad build"}; !slices.Equal(told, want) {
+			s.t.Errorf("of the withdrawal is told %q, want %q", told, want)
+		}
 		s.halt()
 	})
 }

@@ -206,6 +206,9 @@ func (c *truth) print(w io.Writer, keys []state.Key) error {
 			if g.Expired {
 				note += ", expired"
 			}
+			if i == 0 && t.Withdrawn != "" {
+				note += fmt.Sprintf(", withdrawn from everybody: %q", t.Withdrawn)
+			}
 			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", k, plain(g.Revision), stamp(g.FirstSeen), age(now, g.FirstSeen), g.Size, g.ID(), note)
 		}
 	}

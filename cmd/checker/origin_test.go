@@ -397,3 +397,16 @@ func TestOriginSettings(t *testing.T) {
 		})
 	}
 }
+
+func TestOriginShowsWhatIsWithdrawn(t *testing.T) {
+	c := &truth{snap: &state.Snapshot{Taken: time.Now(), Truth: map[state.Key]state.Truth{
+		circleKey: {Withdrawn: "it eats disks", Generations: []state.Generation{{Revision: "2"}, {Revision: "1"}}},
+	}}}
+	var out strings.Builder
+	if err := c.print(&out, []state.Key{circleKey}); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), `newest, withdrawn from everybody: "it eats disks"`); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &out)
+	}
+}
