@@ -278,13 +278,48 @@ func TestAsleepAtEachStep(t *testing.T) {
 	})
 }
 
+// A writer may sleep after its step is made and before it knows that, while another
+// takes over, makes a step of its own, and is gone again. It must not take what
+// that one has written for its own.
+func TestAsleepWhileAnotherComesAndGoes(t *testing.T) {
+	p := dirPlace(t)
+	b := p.open(t, Options{Lease: shortLease}).Writer("r", "")
+	asleep := false
+	a := ready(t, p.open(t, Options{Lease: shortLease, step: func(step string) {
+		if !asleep || step != "renamed" {
+			return
+		}
+		asleep = false
+		takeOver(t, b)
+		wantFields(t, must[*Record](t)(b.Read(t.Context())), map[string]string{"n": "1", "by": `"a"`})
+		write(t, b, signedStep(2, "b"))
+		if err := b.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}}))
+	write(t, a, signedStep(0, "a"))
+	asleep = true
+	write(t, a, signedStep(1, "a"))
+	if err := a.Write(t.Context(), signedStep(2, "a")); !errors.Is(err, ErrNotHolder) {
+		t.Errorf("a writer that has not read what another has written: %v, want %v", err, ErrNotHolder)
+	}
+	takeOver(t, a)
+	wantFields(t, must[*Record](t)(a.Read(t.Context())), map[string]string{"n": "2", "by": `"b"`})
+	write(t, a, signedStep(3, "a"))
+}
+
+// signedStep is step n, with who has made it.
+func signedStep(n int, by string) *Change {
+	return step(n, "n", strconv.Itoa(n), "by", strconv.Quote(by))
+}
+
 // atEachStep runs a child that does something to itself at its first step, then
 // another at its second, and so on as long as there are steps.
 func atEachStep(t *testing.T, what string, then func(t *testing.T, p place, c *running)) {
 	everywhere(t, func(t *testing.T, p place) {
 		want := []string{"acquire", "between", "commit", "end"}
 		if p.isDir() {
-			want = []string{"claim", "link", "unlink", "sweep", "between", "renew", "stage", "check", "rename", "log", "compact", "compact check", "compact rename", "end"}
+			want = []string{"claim", "link", "unlink", "sweep", "between", "renew", "stage", "check", "rename", "renamed", "log", "compact", "compact check", "compact rename", "end"}
 		}
 		var steps []string
 		for at := 1; ; at++ {

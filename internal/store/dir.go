@@ -180,20 +180,27 @@ func (w *dirWriter) leaseFile(token int64) string {
 // another before the token.
 func (w *dirWriter) staged() string { return ".tmp-" + w.ref.String() + "-" }
 
-func (w *dirWriter) stage(path string, token int64, fill func(io.Writer) error) (*durable.Staged, error) {
+// stage also returns the file as readers will see it once it is in its place. Who
+// asks after that may be told of the file of another, who has taken over.
+func (w *dirWriter) stage(path string, token int64, fill func(io.Writer) error) (*durable.Staged, fs.FileInfo, error) {
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+w.staged()+strconv.FormatInt(token, 10)+"-"+w.id)
 	s, err := durable.Stage(tmp, path, 0o644, fill)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A file that takes the inode of one that was there a moment ago, and has its
 	// size, would look like that to a reader: the kernel's clock is that coarse.
 	now := time.Now()
-	if err := os.Chtimes(tmp, now, now); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.Discard()
-		return nil, err
+	err = os.Chtimes(tmp, now, now)
+	var fi fs.FileInfo
+	if err == nil {
+		fi, err = os.Stat(tmp)
 	}
-	return s, nil
+	if err != nil {
+		s.Discard()
+		return nil, nil, err
+	}
+	return s, fi, nil
 }
 
 // highest returns the highest token of a lease, 0 without any, and whether that is
@@ -429,9 +436,9 @@ func (w *dirWriter) commit(_ context.Context, base, next *Record, c *Change, who
 	}
 	next.pending = c.Log
 	w.d.step("stage")
-	staged, err := w.stage(path, token, func(out io.Writer) error { return next.encode(out, os.Getpid()) })
+	staged, fi, err := w.stage(path, token, func(out io.Writer) error { return next.encode(out, os.Getpid()) })
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errLost // with the directory
+		return nil, errLost // with the directory, or swept
 	}
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
@@ -449,10 +456,7 @@ func (w *dirWriter) commit(_ context.Context, base, next *Record, c *Change, who
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	fi, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("store: %w", err)
-	}
+	w.d.step("renamed")
 	next.src = fi
 	// The step is made. Entries that cannot be added now are, before the next one.
 	_ = w.flush(next, token)

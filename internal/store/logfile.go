@@ -191,7 +191,7 @@ func (w *dirWriter) compact(path string, token int64) error {
 		}
 	}
 	w.d.step("compact")
-	staged, err := w.stage(path, token, func(out io.Writer) error {
+	staged, _, err := w.stage(path, token, func(out io.Writer) error {
 		for _, line := range keep {
 			if _, err := io.WriteString(out, line+"\n"); err != nil {
 				return err

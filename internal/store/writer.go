@@ -176,5 +176,6 @@ func (w *Writer) Write(ctx context.Context, c *Change) error {
 			return err
 		}
 	}
-	return err
+	// Each time, nothing was changed.
+	return fmt.Errorf("%w: %w", ErrNotHolder, err)
 }
