@@ -3,6 +3,7 @@
 package syncer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,22 +22,14 @@ import (
 	"meridian/internal/testworld"
 )
 
-// killTimeEnv says how long TestKilledAtRandomMoments kills; runtests soak sets it.
-const killTimeEnv = "MERIDIAN_KILL_TIME"
-
 // The real programs build, publish and follow without pause and are killed with
 // SIGKILL at any moment, of their own and of what they start. Readers of what is
 // built, of tier0 and of a mirror find whole repositories all the time, and in the
 // end nothing is left of what was killed.
 func TestKilledAtRandomMoments(t *testing.T) {
-	length := time.Minute
-	if text := os.Getenv(killTimeEnv); text != "" {
-		var err error
-		if length, err = time.ParseDuration(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w := newKillWorld(t)
+	moments := testworld.RandomKills(t)
+	length := cmp.Or(moments.For, time.Minute)
+	w := newKillWorld(t, moments)
 	if err := w.build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -54,14 +47,14 @@ func TestKilledAtRandomMoments(t *testing.T) {
 				t.Error(err)
 			}
 			// To the directory, or to the daemon that has the same.
-			dest := []string{w.tier0, w.tier0URL}[rand.IntN(2)]
+			dest := []string{w.tier0, w.tier0URL}[w.rnd["publish"].IntN(2)]
 			w.untilDone(t.Context(), "publish", nil, "syncer", "publish", w.compose, dest)
 			published.Add(1)
 		}
 	})
 	wg.Go(func() {
 		for ctx.Err() == nil && !t.Failed() {
-			w.untilDone(t.Context(), "follow", acceptable, "syncer", "once", "-config", w.settings[rand.IntN(2)])
+			w.untilDone(t.Context(), "follow", acceptable, "syncer", "once", "-config", w.settings[w.rnd["follow"].IntN(2)])
 			follows.Add(1)
 		}
 	})
@@ -128,18 +121,23 @@ type killWorld struct {
 
 	generation int
 
+	rnd map[string]*rand.Rand // of each kind of run: when it is killed
+
 	mu    sync.Mutex               // guards what follows
 	took  map[string]time.Duration // the last run of each kind that was not killed
 	kills map[string]int
 }
 
-func newKillWorld(t *testing.T) *killWorld {
+func newKillWorld(t *testing.T, moments testworld.Kills) *killWorld {
 	t.Helper()
 	testworld.Need(t, "rsync")
 	dir := testworld.TempDir(t)
 	w := &killWorld{
 		t: t, bin: filepath.Join(dir, "bin"), compose: filepath.Join(dir, "compose"), tier0: filepath.Join(dir, "tier0"), mirror: filepath.Join(dir, "mirror"),
-		took: make(map[string]time.Duration), kills: make(map[string]int),
+		rnd: make(map[string]*rand.Rand), took: make(map[string]time.Duration), kills: make(map[string]int),
+	}
+	for i, what := range []string{"build", "publish", "follow"} {
+		w.rnd[what] = moments.Rand(uint64(i))
 	}
 	pool := filepath.Join(dir, "pool")
 	for _, d := range []string{w.bin, pool, w.compose, w.tier0, w.mirror} {
@@ -215,7 +213,7 @@ func (w *killWorld) build(ctx context.Context) error {
 // until one came to its end. It may end with an error only if ok says so of what
 // it printed.
 func (w *killWorld) untilDone(ctx context.Context, what string, ok func(output string) bool, program string, args ...string) {
-	for w.run(ctx, what, rand.IntN(3) > 0, ok, program, args...) {
+	for w.run(ctx, what, w.rnd[what].IntN(3) > 0, ok, program, args...) {
 		if what != "build" {
 			continue
 		}
@@ -252,7 +250,7 @@ func (w *killWorld) run(ctx context.Context, what string, kill bool, ok func(out
 		w.mu.Lock()
 		most := w.took[what]*5/4 + time.Millisecond
 		w.mu.Unlock()
-		timer := time.AfterFunc(rand.N(most), func() { cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Duration(w.rnd[what].Int64N(int64(most))), func() { cmd.Process.Kill() })
 		defer timer.Stop()
 	}
 	err := cmd.Wait()

@@ -29,8 +29,9 @@ CI=true it fails when a program that the tests need was used by none.
 
 soak runs test again and again, shuffled, with the race detector and the tests
 of the build tag soak, until the time is up or something fails. In each round
-the programs that build, publish and follow are killed at random moments for the
-time of -kills, while readers read without pause.
+the programs that build, publish and follow, and checkers that write findings,
+are killed at random moments for the time of -kills, while readers read without
+pause. A failure tells the seed of the moments: MERIDIAN_KILL_SEED.
 
 fuzz runs every fuzz target in turn, each for that time, and stops at the first
 finding, which go test keeps as a new seed in testdata.
