@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"meridian/checker/state"
+	"meridian/internal/testworld"
 	"meridian/schema"
 )
 
@@ -28,7 +29,7 @@ type station struct {
 	dir   string
 	net   *memNet
 	sites map[string]*site
-	log   *logLines
+	log   *testworld.Output
 
 	settings Settings
 	store    *faultyStore
@@ -108,30 +109,6 @@ func (s *site) requests(since time.Time) (n int) {
 	return n
 }
 
-// logLines are what a checker has logged.
-type logLines struct {
-	mu  sync.Mutex
-	all bytes.Buffer
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.Write(p)
-}
-
-func (l *logLines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.all.String(), text)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.all.String()
-}
-
 // An audience is who is told of events.
 type audience struct {
 	mu  sync.Mutex
@@ -193,7 +170,7 @@ var stationKeys = []state.Key{base9, app9, crb9}
 
 // newStation has mirrors of these names, in step with the origin.
 func newStation(t *testing.T, mirrors ...string) *station {
-	s := &station{t: t, dir: t.TempDir(), net: newMemNet(t), sites: map[string]*site{}, log: &logLines{}, told: &audience{}}
+	s := &station{t: t, dir: t.TempDir(), net: newMemNet(t), sites: map[string]*site{}, log: new(testworld.Output), told: &audience{}}
 	s.decided = func() (*Overrides, error) { return &Overrides{}, nil }
 	s.write("network.yml", stationNetwork)
 	if err := os.MkdirAll(s.path("mirrors.d"), 0o755); err != nil {
@@ -369,7 +346,7 @@ func TestRunFindsOutAndStores(t *testing.T) {
 		if err != nil || len(history) != 1 || history[0].To != state.Broken {
 			s.t.Errorf("history %s, %v", asJSON(s.t, history), err)
 		}
-		if n := s.log.count(`msg="mirror is broken"`); n != 1 {
+		if n := strings.Count(s.log.String(), `msg="mirror is broken"`); n != 1 {
 			s.t.Errorf("a change of verdict has %d lines in the log, want 1:\n%s", n, s.log)
 		}
 		if at := s.c.Standing(); !at.Active || at.Stored.IsZero() || at.Visits < 5 || at.Snapshot.Mirrors["good.example"].Health[base9] != state.Fresh {
@@ -478,7 +455,7 @@ func TestTwoCheckers(t *testing.T) {
 		if s.c.Standing().Active || !first.Standing().Active {
 			s.t.Fatal("two checkers are active")
 		}
-		if n := s.log.count("standing by"); n != 1 {
+		if n := strings.Count(s.log.String(), "standing by"); n != 1 {
 			s.t.Errorf("the second one says %d times that it stands by", n)
 		}
 		from := time.Now()
@@ -518,7 +495,7 @@ func TestTheLeaseIsLost(t *testing.T) {
 				if tt.acquire != nil && s.c.Standing().Active {
 					s.t.Fatal("it is still active")
 				}
-				if s.log.count("gone to another checker") == 0 {
+				if strings.Count(s.log.String(), "gone to another checker") == 0 {
 					s.t.Errorf("nobody is told:\n%s", s.log)
 				}
 				s.store.fail(nil, nil)
@@ -546,7 +523,7 @@ func TestTheStoreIsAway(t *testing.T) {
 		if st := s.c.Standing(); st.StoreErr == nil || st.Snapshot.Mirrors["b.example"].Health[base9] != state.Broken {
 			s.t.Errorf("the checker does not go on: %+v", st)
 		}
-		if n := s.log.count("findings cannot be stored"); n != 1 {
+		if n := strings.Count(s.log.String(), "findings cannot be stored"); n != 1 {
 			s.t.Errorf("it is said %d times that the store is away", n)
 		}
 		// It comes back empty.
@@ -839,7 +816,7 @@ func TestThisHostIsCutOff(t *testing.T) {
 		for _, name := range names {
 			s.wants(name, "fresh")
 		}
-		if !s.c.Standing().Blind || s.log.count("lost its network") != 1 {
+		if !s.c.Standing().Blind || strings.Count(s.log.String(), "lost its network") != 1 {
 			s.t.Errorf("it is not noticed:\n%s", s.log)
 		}
 		if taken := s.stored().Taken; taken.After(cut.Add(time.Minute)) {

@@ -24,6 +24,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"meridian/internal/testworld"
 	"meridian/mirrorlist/geo"
 )
 
@@ -62,25 +63,8 @@ type station struct {
 	dir   string
 	main  string // URL of the public listener
 	admin string // URL of the admin listener, or of the public one
-	log   *lockedLog
+	log   *testworld.Output
 	stop  func() error // ends Run, and returns its error; again: the same
-}
-
-type lockedLog struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // newFiles writes the small network with n mirrors into a directory, which it
@@ -100,8 +84,8 @@ func newFiles(t testing.TB, n int) string {
 }
 
 // optionsFor returns the options of a server for the network in dir.
-func optionsFor(t *testing.T, dir string) (Options, *lockedLog) {
-	log := new(lockedLog)
+func optionsFor(t *testing.T, dir string) (Options, *testworld.Output) {
+	log := new(testworld.Output)
 	return Options{
 		Config: Config{
 			Listen: "127.0.0.1:0", Network: filepath.Join(dir, "network.yml"), CacheDir: t.TempDir(),
@@ -1283,7 +1267,7 @@ func TestStartWithNothingButANetworkFile(t *testing.T) {
 		t.Skipf("the real network is not here: %v", err)
 	}
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	log := new(lockedLog)
+	log := new(testworld.Output)
 	s, err := New(t.Context(), Options{Config: Config{Network: real}, Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)

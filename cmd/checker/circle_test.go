@@ -332,39 +332,7 @@ func (c *circle) start() {
 // child runs a command until the end of the test, and demands that it ends well.
 func (c *circle) child(name string, args ...string) *testworld.Child {
 	c.t.Helper()
-	var log lockedBuffer
-	cmd := exec.Command(filepath.Join(c.bin, name), args...)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	child, err := testworld.Start(cmd)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() {
-		if err := child.Stop(30 * time.Second); err != nil {
-			c.t.Errorf("stop %s: %v", name, err)
-		}
-		if c.t.Failed() {
-			c.t.Logf("the log of %s:\n%s", name, log.String())
-		}
-	})
-	return child
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	return testworld.Run(c.t, exec.Command(filepath.Join(c.bin, name), args...))
 }
 
 // until waits until the findings are as a test wants them.

@@ -14,7 +14,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 	"meridian/checker/state"
 	"meridian/cmd/internal/daemon"
 	"meridian/internal/strictyaml"
+	"meridian/internal/testworld"
 )
 
 // checkerWorld is a tier0 and two mirrors of it on loopback: one that is in step,
@@ -100,7 +100,7 @@ func TestRun(t *testing.T) {
 	dir := checkerWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var log syncBuffer
+	var log testworld.Output
 	end := make(chan error, 1)
 	go func() {
 		end <- run(ctx, daemon.Env{Args: []string{"run", "-config", filepath.Join(dir, "checker.yml")}, Stdout: &log, Stderr: &log})
@@ -181,7 +181,7 @@ func TestRunTells(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var log syncBuffer
+	var log testworld.Output
 	end := make(chan error, 1)
 	go func() {
 		end <- run(ctx, daemon.Env{Args: []string{"run", "-config", filepath.Join(dir, "checker.yml")}, Stdout: &log, Stderr: &log})
@@ -305,24 +305,6 @@ func TestSecretsThatAreMissing(t *testing.T) {
 			t.Errorf("%s: %v; want %q", more, err, want)
 		}
 	}
-}
-
-// A syncBuffer may be written to while it is read.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // The example is what people begin with: it has every setting, and is right as it

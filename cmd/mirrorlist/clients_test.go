@@ -362,45 +362,13 @@ func startServer(t *testing.T, dir, state string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log lockedBuffer
-	cmd := exec.Command(filepath.Join(dir, "mirrorlist"), "serve", "-config", settings)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	server, err := testworld.Start(cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(30 * time.Second); err != nil {
-			t.Errorf("stop the server: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("the server's log:\n%s", log.String())
-		}
-	})
+	server := testworld.Run(t, exec.Command(filepath.Join(dir, "mirrorlist"), "serve", "-config", settings))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := server.Ready(ctx, "http://"+listen+"/readyz"); err != nil {
 		t.Fatal(err)
 	}
 	return "http://" + listen
-}
-
-// A lockedBuffer is written by a child's output while a test may read it.
-type lockedBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // A front is a reverse proxy before the server that remembers what clients really

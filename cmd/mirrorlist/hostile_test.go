@@ -175,7 +175,7 @@ func TestHostileClients(t *testing.T) {
 		t.Errorf("the server has ended: %v", d.Err())
 	default:
 	}
-	if log := d.log.String(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "panic") {
+	if log := d.Log(); strings.Contains(log, "level=ERROR") || strings.Contains(log, "panic") {
 		t.Error("the log has errors")
 	}
 }

@@ -51,7 +51,6 @@ type daemonChild struct {
 	cmd   *exec.Cmd
 	url   string
 	admin string
-	log   lockedBuffer
 }
 
 // startDaemon runs the server on a network with n mirrors. more is added to its
@@ -77,28 +76,12 @@ func startDaemon(t *testing.T, n int, more string) *daemonChild {
 	d.write("secret", "the secret of these tests")
 	d.write("mirrorlist.yml", fmt.Sprintf("listen: %s\nadmin_listen: %s\nnetwork: network.yml\nsecret_file: secret\ncache_dir: cache\n%s", addrs[0], addrs[1], more))
 
-	var err error
 	d.cmd = exec.Command(serverBinary(t), "serve", "-config", filepath.Join(d.dir, "mirrorlist.yml"))
-	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
-	if d.Child, err = testworld.Start(d.cmd); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		select {
-		case <-d.Done(): // the test has seen to it
-		default:
-			if err := d.Stop(30 * time.Second); err != nil {
-				t.Errorf("stop: %v", err)
-			}
-		}
-		if t.Failed() {
-			t.Logf("the server's log:\n%s", d.log.String())
-		}
-	})
+	d.Child = testworld.Run(t, d.cmd)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := d.Ready(ctx, d.admin+"/readyz"); err != nil {
-		t.Fatalf("%v\n%s", err, d.log.String())
+		t.Fatalf("%v\n%s", err, d.Log())
 	}
 	return d
 }
@@ -350,7 +333,7 @@ func TestCompilerIsKilled(t *testing.T) {
 	children := func() (pids []int) {
 		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 		if len(files) == 0 {
-			t.Fatalf("the server has no threads any more\n%s", d.log.String())
+			t.Fatalf("the server has no threads any more\n%s", d.Log())
 		}
 		for _, file := range files {
 			data, _ := os.ReadFile(file)

@@ -1,6 +1,7 @@
 package testworld
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -23,7 +25,57 @@ type Child struct {
 	pid  int
 	done chan struct{}
 	err  error // of Wait; read after done is closed
+	log  *Output
 }
+
+// An Output is what a program has written so far. It may be read meanwhile; the
+// zero value is empty.
+type Output struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// Run runs a daemon until the end of the test, which fails when it does not end
+// well on SIGTERM, and then shows what the daemon has written. A daemon that has
+// ended before is the test's affair.
+func Run(t testing.TB, cmd *exec.Cmd) *Child {
+	t.Helper()
+	var log Output
+	cmd.Stdout, cmd.Stderr = &log, &log
+	c, err := Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.log = &log
+	t.Cleanup(func() {
+		select {
+		case <-c.done:
+		default:
+			if err := c.Stop(30 * time.Second); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+		}
+		if t.Failed() {
+			t.Logf("the log of %s:\n%s", c.name, &log)
+		}
+	})
+	return c
+}
+
+// Log is what a daemon that was started by Run has written so far.
+func (c *Child) Log() string { return c.log.String() }
 
 // Start runs cmd in the background. On Linux it cannot outlive this process.
 func Start(cmd *exec.Cmd) (*Child, error) {
