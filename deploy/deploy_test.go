@@ -127,11 +127,11 @@ func TestUnitsAskOfTheDaemonWhatItDoes(t *testing.T) {
 			code.WriteString(read(t, s))
 		}
 		got := parseUnit(t, unit)
-		if slices.Contains(got["Service.Type"], "notify") && !regexp.MustCompile(`daemon\.Notify\([^)]*(daemon\.Ready|"READY=1")`).MatchString(code.String()) {
-			t.Errorf("%s: Type=notify, but cmd/%s never calls daemon.Notify with daemon.Ready", unit, name)
+		if slices.Contains(got["Service.Type"], "notify") && !strings.Contains(code.String(), "daemon.SayReady(") {
+			t.Errorf("%s: Type=notify, but cmd/%s never calls daemon.SayReady", unit, name)
 		}
-		if len(got["Service.ExecReload"]) > 0 && !strings.Contains(code.String(), "daemon.Hangup") {
-			t.Errorf("%s: reloads with SIGHUP, but cmd/%s never asks for daemon.Hangup", unit, name)
+		if len(got["Service.ExecReload"]) > 0 && !strings.Contains(code.String(), "daemon.OnHangup(") {
+			t.Errorf("%s: reloads with SIGHUP, but cmd/%s never calls daemon.OnHangup", unit, name)
 		}
 	}
 }
@@ -152,7 +152,7 @@ func TestContainerfile(t *testing.T) {
 	text := read(t, "Containerfile")
 	goMod := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(read(t, "../go.mod"))
 	for _, want := range []string{
-		"/golang:" + goMod[1] + " AS build\n", // what go.mod asks for
+		"\nARG GO_IMAGE=golang:" + goMod[1] + "\nFROM ${GO_IMAGE} AS build\n", // what go.mod asks for
 		"RUN CGO_ENABLED=0 go build ",
 		"\nFROM scratch\n",
 		"\nUSER 65532:65532\n",
@@ -240,7 +240,7 @@ func TestNginxReplacesForwardedFor(t *testing.T) {
 		"listen 443 ssl;", "listen unix:"+filepath.Join(dir, "https")+" ssl;",
 		"listen [::]:443 ssl;", "",
 		"/etc/meridian/tls/fullchain.pem", cert,
-		"/etc/meridian/tls/key.pem", key,
+		"/etc/meridian/tls/privkey.pem", key,
 	).Replace(read(t, "nginx.conf"))
 	site = strings.Replace(site, "listen 127.0.0.1:0;", "set_real_ip_from unix:; real_ip_header X-Test-Peer;", 1)
 	paths := ""

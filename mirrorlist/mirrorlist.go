@@ -311,6 +311,9 @@ type Options struct {
 	// Metrics serves /metrics; nil: there is no such page.
 	Metrics http.Handler
 
+	// Version of the program, for the page of its status; "" is not known.
+	Version string
+
 	// Timeouts of both listeners. Zero ones have the defaults.
 	Timeouts Timeouts
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -92,24 +91,10 @@ func (t *Table) publications() (out []apiPublication) {
 	return out
 }
 
-// builtFrom is the source of this program.
-var builtFrom = func() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && info.Main.Version == "(devel)" {
-			return s.Value[:min(12, len(s.Value))]
-		}
-	}
-	return cmp.Or(info.Main.Version, "unknown")
-}()
-
 func (s *Server) apiStatus(ctx context.Context, t *Table) (*apiStatus, error) {
 	st := s.Status()
 	out := &apiStatus{
-		Node: s.opts.Config.Node, Release: builtFrom, Time: s.now().UTC(), Ready: st.Mirrors > 0, Degraded: len(st.Lines()), Loaded: st.Loaded.UTC(),
+		Node: s.opts.Config.Node, Release: cmp.Or(s.opts.Version, "unknown"), Time: s.now().UTC(), Ready: st.Mirrors > 0, Degraded: len(st.Lines()), Loaded: st.Loaded.UTC(),
 		Database: st.Database, Health: map[string]int{}, Nodes: []string{}, Publications: t.publications(),
 	}
 	if out.Publications == nil {

@@ -158,20 +158,13 @@ func runDaemon(ctx context.Context, env daemon.Env, args []string) (err error) {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	ctx, cancel := context.WithCancel(ctx)
-	hangup, hangups := daemon.Hangup(ctx), make(chan struct{})
-	go func() {
-		defer close(hangups)
-		for range hangup {
-			if err := c.Reload(ctx, true); err != nil && ctx.Err() == nil {
-				c.log.Warn("reloaded, except", "err", err)
-			}
+	stop := daemon.OnHangup(ctx, func(ctx context.Context) {
+		if err := c.Reload(ctx, true); err != nil && ctx.Err() == nil {
+			c.log.Warn("reloaded, except", "err", err)
 		}
-	}()
-	// Who stands by is as ready as it can be.
-	if err := daemon.Notify(env, daemon.Ready); err != nil {
-		c.log.Warn("service manager was not told", "err", err)
-	}
+	})
+	defer stop()
+	daemon.SayReady(env, c.log) // who stands by is as ready as it can be
 	if ln != nil {
 		c.log.Info("listening", "addr", ln.Addr())
 		g.Go(func() error { return c.Serve(ctx, ln, opts) })
@@ -179,10 +172,7 @@ func runDaemon(ctx context.Context, env daemon.Env, args []string) (err error) {
 	g.Go(func() error {
 		return c.telling(ctx, func() error { return c.Run(ctx) })
 	})
-	err = g.Wait()
-	cancel()
-	<-hangups
-	return err
+	return g.Wait()
 }
 
 // listen opens the listener, nil if the settings name none.

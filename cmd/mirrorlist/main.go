@@ -119,6 +119,7 @@ func serve(ctx context.Context, env daemon.Env, args []string) error {
 		ConfigFile: *config,
 		Compile:    compileInChild,
 		Metrics:    metrics.Handler(reg, log),
+		Version:    daemon.Version(),
 	})
 	resume()
 	if err != nil {
@@ -129,25 +130,16 @@ func serve(ctx context.Context, env daemon.Env, args []string) error {
 	}
 	reg.MustRegister(s.Collector())
 
-	ctx, cancel := context.WithCancel(ctx)
-	hangup, hangups := daemon.Hangup(ctx), make(chan struct{})
-	go func() {
-		defer close(hangups)
-		for range hangup {
-			if err := s.Reload(ctx, true); err != nil && ctx.Err() == nil {
-				log.Warn("reloaded, except", "err", err)
-			}
-		}
-	}()
-	err = s.Run(ctx, func(main, admin string) {
-		log.Info("serving", "addr", main, "admin", admin, "mirrors", s.Status().Mirrors)
-		if err := daemon.Notify(env, daemon.Ready); err != nil {
-			log.Warn("service manager was not told", "err", err)
+	stop := daemon.OnHangup(ctx, func(ctx context.Context) {
+		if err := s.Reload(ctx, true); err != nil && ctx.Err() == nil {
+			log.Warn("reloaded, except", "err", err)
 		}
 	})
-	cancel()
-	<-hangups
-	return err
+	defer stop()
+	return s.Run(ctx, func(main, admin string) {
+		log.Info("serving", "addr", main, "admin", admin, "mirrors", s.Status().Mirrors)
+		daemon.SayReady(env, log)
+	})
 }
 
 // startMemory is how much a start may allocate before anything is collected. A

@@ -84,23 +84,12 @@ func follow(ctx context.Context, env daemon.Env, args []string) error {
 	reg := metrics.New(daemon.Version())
 	reg.MustRegister(s.Collector())
 
-	ctx, cancel := context.WithCancel(ctx)
-	hangup, hangups := daemon.Hangup(ctx), make(chan struct{})
-	go func() {
-		defer close(hangups)
-		for range hangup {
-			s.Ask("")
-		}
-	}()
-	err = s.Run(ctx, metrics.Handler(reg, log), func(addr string) {
+	stop := daemon.OnHangup(ctx, func(context.Context) { s.Ask("") })
+	defer stop()
+	return s.Run(ctx, metrics.Handler(reg, log), func(addr string) {
 		log.Info("following", "addr", addr, "trees", len(s.Names()))
-		if err := daemon.Notify(env, daemon.Ready); err != nil {
-			log.Warn("service manager was not told", "err", err)
-		}
+		daemon.SayReady(env, log)
 	})
-	cancel()
-	<-hangups
-	return err
 }
 
 func once(ctx context.Context, env daemon.Env, args []string) error {

@@ -44,7 +44,7 @@ func (e Env) getenv(key string) string {
 // Main runs a command and exits. The context that run is given ends with the
 // first SIGINT or SIGTERM, which the service manager is told; a second one kills
 // the process, so that a stop that hangs can always be cut short. SIGHUP is left
-// alone: see [Hangup].
+// alone: see [OnHangup].
 //
 // The exit status is 0 when run returns nil or [Help], 2 after [Usage] and
 // [Misuse], that of [Exit], and 1 after any other error, which is printed as
@@ -174,28 +174,29 @@ func ParseFlags(flags *flag.FlagSet, args []string, usage string) error {
 	}
 }
 
-// Hangup returns a channel that receives when SIGHUP does, which asks a daemon to
-// read its files again, and is closed when ctx ends. Hangups that come before the
-// last one was received are one. From the call on SIGHUP no longer ends the
-// process; when ctx ends it does again.
-func Hangup(ctx context.Context) <-chan struct{} {
+// OnHangup calls reload each time that SIGHUP asks the daemon to read its files
+// again; hangups that come while it runs are one more call. They do not end the
+// process any more, until stop is called, which ends the context of a reload that
+// runs and waits for it.
+func OnHangup(ctx context.Context, reload func(context.Context)) (stop func()) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
-	c := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
 	go func() {
-		defer close(c)
-		defer signal.Stop(hup)
+		defer close(done)
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-hup:
-				select {
-				case c <- struct{}{}:
-				default:
-				}
+				reload(ctx)
 			}
 		}
 	}()
-	return c
+	return func() {
+		cancel()
+		<-done
+		signal.Stop(hup)
+	}
 }

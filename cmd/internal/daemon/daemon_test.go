@@ -52,11 +52,10 @@ var programs = map[string]func(context.Context, Env) error{
 		return fmt.Errorf("write file: %w", ctx.Err())
 	},
 	"reloads": func(ctx context.Context, env Env) error {
-		hup := Hangup(ctx)
+		stop := OnHangup(ctx, func(context.Context) { fmt.Fprintln(env.Stdout, "reloaded") })
+		defer stop()
 		fmt.Fprintln(env.Stdout, "started")
-		for range hup {
-			fmt.Fprintln(env.Stdout, "reloaded")
-		}
+		<-ctx.Done()
 		return nil
 	},
 }

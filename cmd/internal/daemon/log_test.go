@@ -57,6 +57,7 @@ func TestVersion(t *testing.T) {
 	dirty := debug.BuildSetting{Key: "vcs.modified", Value: "true"}
 	tests := []struct {
 		name     string
+		release  string
 		module   string
 		settings []debug.BuildSetting
 		want     string
@@ -65,11 +66,12 @@ func TestVersion(t *testing.T) {
 		{name: "a commit", module: "(devel)", settings: []debug.BuildSetting{commit}, want: "0123456789ab"},
 		{name: "a commit with changes", settings: []debug.BuildSetting{commit, dirty}, want: "0123456789ab+dirty"},
 		{name: "no version control", module: "(devel)", want: "unknown"},
+		{name: "no version control, and a builder who knows", release: "2.1", module: "(devel)", want: "2.1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			info := &debug.BuildInfo{Main: debug.Module{Version: tt.module}, Settings: tt.settings}
-			if got := version(info); got != tt.want {
+			if got := version(tt.release, info); got != tt.want {
 				t.Errorf("version = %q, want %q", got, tt.want)
 			}
 		})

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 )
@@ -33,4 +34,12 @@ func Notify(env Env, state string) error {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
 	return nil
+}
+
+// SayReady tells the service manager that the daemon is ready. One that cannot be
+// told will end the daemon, so the log says why.
+func SayReady(env Env, log *slog.Logger) {
+	if err := Notify(env, Ready); err != nil {
+		log.Warn("service manager was not told", "err", err)
+	}
 }

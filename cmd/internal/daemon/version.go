@@ -5,18 +5,25 @@ import (
 	"strings"
 )
 
-// Version names the source this program was built from: a tag when it was built
-// from one, else the commit, with "+dirty" after a commit with changes that were
-// not committed, or "unknown".
+// release is what whoever builds without git, as in a container, says that the
+// source is: go build -ldflags '-X meridian/cmd/internal/daemon.release=NAME'.
+var release string
+
+// Version names the source this program was built from: what its builder said
+// that it is, a tag when it was built from one, else the commit, with "+dirty"
+// after a commit with changes that were not committed, or "unknown".
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		info = new(debug.BuildInfo)
 	}
-	return version(info)
+	return version(release, info)
 }
 
-func version(info *debug.BuildInfo) string {
+func version(release string, info *debug.BuildInfo) string {
+	if release != "" {
+		return release
+	}
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		return v
 	}
