@@ -512,7 +512,7 @@ func FuzzAdoption(f *testing.F) {
 		if p := tr.Problem; p != nil && (len(p.Reason) > 1000 || strings.IndexFunc(p.Reason, func(c rune) bool { return !unicode.IsPrint(c) }) >= 0) {
 			t.Errorf("the problem is no line to read: %q", p.Reason)
 		}
-		if back := throughJSON(t, tr); !sameTruth(&back, &state.Truth{Generations: tr.Generations, Problem: back.Problem}) {
+		if back := throughJSON(t, tr); !sameTruth(&back, &state.Truth{Generations: tr.Generations, Offered: tr.Offered, Problem: back.Problem}) {
 			t.Errorf("what was stored comes back as %+v, and was %+v", back, tr)
 		}
 	})
