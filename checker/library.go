@@ -1,15 +1,13 @@
 package checker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -17,7 +15,6 @@ import (
 
 	"meridian/builder/repodata"
 	"meridian/checker/state"
-	"meridian/internal/fetch"
 )
 
 // A library knows the files of generations: what repomd.xml names, which the
@@ -211,23 +208,19 @@ func (l *library) read(ctx context.Context, e edition) error {
 	wanted := l.list(e).wanted
 	l.list(e).wanted = map[string]bool{}
 	l.mu.Unlock()
-	found := map[string]*FilePlan{}
-	for path := range wanted {
-		found[path] = nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	r, w := io.Pipe()
-	var copied sync.WaitGroup
-	copied.Go(func() { w.CloseWithError(l.origin.copyFile(ctx, e.key, primary.Location, w, primary.Size)) })
-	some, err := samplePackages(r, e.key, primary, sampleSize, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), func(f *FilePlan) {
-		if _, ok := found[f.Path]; ok {
-			plan := *f
-			found[f.Path] = &plan
+	path, from := l.origin.sources(e.key)
+	path += primary.Location
+	// What one tier0 does not have, or has something else for, another may have:
+	// which list is the right one its checksum says.
+	var some []FilePlan
+	var found map[string]*FilePlan
+	err := errors.New("no tier0 is named for its tree")
+	for _, t := range from {
+		if some, found, err = t.packages(ctx, path, e.key, primary, wanted); err == nil || ctx.Err() != nil {
+			break
 		}
-	})
-	r.Close()
-	copied.Wait()
+		err = fmt.Errorf("%s%s: %w", t.base, path, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -247,49 +240,44 @@ func (l *library) read(ctx context.Context, e edition) error {
 	return nil
 }
 
-// copyFile writes to w a file of a repository as the first tier0 has it, of at
-// most most bytes unless that is negative. Whoever reads it compares it with what
-// is known of it: it may be any other.
-func (o *Origin) copyFile(ctx context.Context, k state.Key, path string, w io.Writer, most int64) error {
-	o.mu.Lock()
-	network := o.network
-	o.mu.Unlock()
-	tree := mainTree
-	if module := network.Module(k.Version); module != "" {
-		tree = module
+// packages reads a list of packages from a tier0: some at random, and those whose
+// paths are wanted; nil of these is not in the list.
+func (t *tier0) packages(ctx context.Context, path string, k state.Key, primary *repodata.Data, wanted map[string]bool) (some []FilePlan, found map[string]*FilePlan, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	found = map[string]*FilePlan{}
+	for path := range wanted {
+		found[path] = nil
 	}
+	most := primary.Size
 	if most < 0 {
 		most = maxPrimary
 	}
-	path = RepoURL("", network, k) + path
+	r, w := io.Pipe()
+	var copied sync.WaitGroup
+	copied.Go(func() { w.CloseWithError(t.copy(ctx, path, w, most)) })
+	some, err = samplePackages(r, k, primary, sampleSize, rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), func(f *FilePlan) {
+		if _, ok := found[f.Path]; ok {
+			plan := *f
+			found[f.Path] = &plan
+		}
+	})
+	r.Close() // whoever still writes ends
+	copied.Wait()
+	return some, found, err
+}
+
+// sources returns the tier0s that have the tree of k, in the order in which they
+// are asked, and where the repository is below each.
+func (o *Origin) sources(k state.Key) (path string, all []*tier0) {
+	o.mu.Lock()
+	network := o.network
+	o.mu.Unlock()
+	tree := cmp.Or(network.Module(k.Version), mainTree)
 	for _, t := range o.tier0s {
-		if t.tree != tree {
-			continue
-		}
-		switch d := t.documents.(type) {
-		case *directory:
-			return d.copy(path, w, most)
-		case *website:
-			return d.copy(ctx, path, w, most)
+		if t.tree == tree {
+			all = append(all, t)
 		}
 	}
-	return fmt.Errorf("no tier0 is named for the tree %q", tree)
-}
-
-func (d *directory) copy(path string, w io.Writer, most int64) error {
-	f, err := os.Open(filepath.Join(d.root, filepath.FromSlash(path)))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(w, io.LimitReader(f, most+1))
-	return err
-}
-
-func (w *website) copy(ctx context.Context, path string, to io.Writer, most int64) error {
-	resp, err := w.client.Do(ctx, fetch.Request{URL: w.base + path, Header: noCache, MaxBytes: most + 1, Timeout: listTimeout, To: to})
-	if err == nil && resp.Status != http.StatusOK {
-		err = fmt.Errorf("%s: it answers with status %d", resp.URL, resp.Status)
-	}
-	return err
+	return RepoURL("", network, k), all
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -65,6 +66,10 @@ func (m *memory) publish(path string) {
 
 func (m *memory) size(context.Context, string) reply {
 	return reply{outcome: Served, size: -1}
+}
+
+func (m *memory) copy(context.Context, string, io.Writer, int64) error {
+	return errors.New("it has no files")
 }
 
 // inMemory returns an Origin of n whose tier0s are m.
@@ -529,3 +534,7 @@ func (d *document) read(_ context.Context, path string, _ stamp) reply {
 }
 
 func (d *document) size(context.Context, string) reply { return reply{outcome: Served, size: -1} }
+
+func (d *document) copy(context.Context, string, io.Writer, int64) error {
+	return errors.New("it has no files")
+}

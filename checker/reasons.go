@@ -141,7 +141,7 @@ func unpublished(k state.Key, seen *KeySeen, t *state.Truth) *state.Problem {
 // ahead is about a generation that may be the origin's.
 func ahead(k state.Key, seen *KeySeen, t *state.Truth) *state.Problem {
 	reason := fmt.Sprintf("%s: revision %s is newer than what the checker has seen whole at tier0 (%s)", k, seen.Revision, t.Newest().Revision)
-	if compareRevisions(seen.Revision, 0, t.Newest().Revision, 0) <= 0 {
+	if order(seen.Revision, seen.Timestamp, t.Newest()) <= 0 {
 		reason = fmt.Sprintf("%s: tier0 serves revision %s in two forms, and the mirror has the one that is not confirmed", k, seen.Revision)
 	}
 	return &state.Problem{

@@ -95,6 +95,11 @@ type documents interface {
 
 	// size asks how long a file is.
 	size(ctx context.Context, path string) reply
+
+	// copy writes a file to w, of at most most bytes and one more, which says that
+	// there are more. When ctx ends it returns; what writes to w may do so once
+	// more then.
+	copy(ctx context.Context, path string, w io.Writer, most int64) error
 }
 
 // A stamp tells, without reading it, whether a document is still the one that was
@@ -217,6 +222,14 @@ func (w *website) size(ctx context.Context, path string) reply {
 	return out
 }
 
+func (w *website) copy(ctx context.Context, path string, to io.Writer, most int64) error {
+	resp, err := w.client.Do(ctx, fetch.Request{URL: w.base + path, Header: noCache, MaxBytes: most + 1, Timeout: listTimeout, To: to})
+	if err == nil && resp.Status != http.StatusOK {
+		err = fmt.Errorf("%s: it answers with status %d", resp.URL, resp.Status)
+	}
+	return err
+}
+
 // A directory is a tier0 whose files are here.
 type directory struct {
 	root    string // ends in "/"
@@ -298,20 +311,12 @@ func (d *directory) outcome(err error) Outcome {
 func (d *directory) read(ctx context.Context, path string, known stamp) reply {
 	return d.touch(ctx, http.MethodGet, path, func(name string) (reply, error) {
 		out := reply{outcome: Served, size: -1}
-		// Opened in this way, a pipe does not wait for its writer.
-		f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		f, info, err := openRegular(name)
 		if err != nil {
 			return out, err
 		}
 		defer f.Close()
 		opened := time.Now()
-		info, err := f.Stat()
-		if err != nil {
-			return out, err
-		}
-		if !info.Mode().IsRegular() {
-			return out, errNotRegular
-		}
 		out.size = info.Size()
 		if was := known.file; was != nil && os.SameFile(info, was) && info.Size() == was.Size() && info.ModTime().Equal(was.ModTime()) {
 			out.unchanged = true
@@ -341,6 +346,48 @@ func (d *directory) size(ctx context.Context, path string) reply {
 		}
 		return reply{outcome: Served, size: info.Size()}, nil
 	})
+}
+
+func (d *directory) copy(ctx context.Context, path string, w io.Writer, most int64) error {
+	done := make(chan error, 1)
+	go func() {
+		select {
+		case d.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		defer func() { <-d.slots }()
+		f, _, err := openRegular(filepath.Join(d.root, filepath.FromSlash(path)))
+		if err == nil {
+			_, err = io.Copy(w, io.LimitReader(f, most+1))
+			f.Close()
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// openRegular opens a file, and nothing that would have to be waited for.
+func openRegular(name string) (*os.File, os.FileInfo, error) {
+	// Opened in this way, a pipe does not wait for its writer.
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errNotRegular
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }
 
 // userAgent is what the checker calls itself.
