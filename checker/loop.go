@@ -41,9 +41,11 @@ const (
 	// maxWaiting bounds the events that wait for a store that is away.
 	maxWaiting = 20000
 
-	// enough mirrors have to be seen to have the same newer generation before the
-	// origin is doubted; one alone can claim anything.
-	enough = 3
+	// enough hosts have to be seen with something newer before the origin is
+	// doubted. Of a repository that few have, most of them are enough, but one
+	// alone, under however many names, can claim anything.
+	enough    = 3
+	enoughFew = 2
 )
 
 // A loop is the active part of a checker: it owns all that is known, decides who
@@ -241,7 +243,6 @@ func (c *Checker) newLoop(ctx context.Context, files *watch, snap *state.Snapsho
 		l.now.WriteErrors, l.now.Events, l.paths.lags = was.WriteErrors, was.Events, was.Lags
 	}
 	l.adopt(news{tree: files.tree, decisions: files.decisions, problems: maps.Clone(files.problems)}, snap.Mirrors)
-	l.countAhead()
 	return l, nil
 }
 
@@ -453,20 +454,32 @@ func (l *loop) tell(events []state.Event) {
 
 // countAhead tells the origin what enough mirrors are ahead of.
 func (l *loop) countAhead() {
-	ahead, all := map[state.Key]int{}, map[state.Key]int{}
+	ahead, all := map[state.Key]map[*host]bool{}, map[state.Key]map[*host]bool{}
+	add := func(to map[state.Key]map[*host]bool, k state.Key, h *host) {
+		if to[k] == nil {
+			to[k] = map[*host]bool{}
+		}
+		to[k][h] = true
+	}
 	for _, m := range l.order {
 		for k, h := range m.status.Health {
 			if h == state.Ahead {
-				ahead[k]++
+				add(ahead, k, m.host)
 			}
-			if h != state.Unprobed && h != state.Absent {
-				all[k]++
+		}
+	}
+	if len(ahead) > 0 {
+		for _, m := range l.order {
+			for k := range ahead {
+				if h, ok := m.status.Health[k]; ok && h != state.Unprobed && h != state.Absent {
+					add(all, k, m.host)
+				}
 			}
 		}
 	}
 	var keys []state.Key
-	for k, n := range ahead {
-		if n >= enough || 2*n > all[k] {
+	for k, hosts := range ahead {
+		if n := len(hosts); n >= enough || n >= enoughFew && 2*n > len(all[k]) {
 			keys = append(keys, k)
 		}
 	}
@@ -630,6 +643,7 @@ func (l *loop) adopt(n news, known map[string]*state.Status) {
 		l.rules.allowedOutdate = l.network.AllowedOutdate
 		l.enroll(known, now)
 		l.gather(now)
+		l.countAhead()
 		l.sawAll(now)
 		l.urgent = true
 	}

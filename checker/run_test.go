@@ -782,6 +782,47 @@ func TestTheOriginIsAskedFirst(t *testing.T) {
 	})
 }
 
+// One host, under however many names, makes nobody doubt the origin: not when it
+// is away, and not of what nobody else has.
+func TestOneHostDisputesNothing(t *testing.T) {
+	inBubble(t, []string{"a.example", "other.example"}, func(s *station) {
+		for _, name := range []string{"b.example", "c.example", "d.example"} {
+			s.write("mirrors.d/"+name+".yml", "name: "+name+"\naddress: {http: http://a.example/}\nupdate_frequency: 1h\n")
+		}
+		s.settings.Interval = 2 * time.Minute
+		s.start()
+		s.pass(10 * time.Minute)
+		if err := os.Rename(s.path("tier0"), s.path("away")); err != nil {
+			s.t.Fatal(err)
+		}
+		s.pass(2 * time.Minute)
+		newer := testGeneration("200", "newer")["repodata/repomd.xml"]
+		s.sites["a.example"].holding(newer)
+		s.pass(time.Hour)
+		for _, name := range []string{"a.example", "b.example", "c.example", "d.example"} {
+			s.wants(name, "ahead fresh fresh")
+		}
+		if at := s.stored().Truth[base9].Disputed; !at.IsZero() {
+			s.t.Errorf("four mirrors on one host have doubted the origin at %s", at)
+		}
+		s.sites["other.example"].holding(newer)
+		s.pass(time.Hour)
+		s.wants("other.example", "ahead fresh fresh")
+		if s.stored().Truth[base9].Disputed.IsZero() {
+			s.t.Error("both hosts that there are have something newer, and it is not said")
+		}
+		// The files of one that leaves count no more.
+		if err := os.Remove(s.path("mirrors.d/other.example.yml")); err != nil {
+			s.t.Fatal(err)
+		}
+		s.pass(time.Minute)
+		if at := s.stored().Truth[base9].Disputed; !at.IsZero() {
+			s.t.Errorf("one host is left, and the origin is doubted since %s", at)
+		}
+		s.halt()
+	})
+}
+
 // Files may change while a visit waits for what the origin says: it has left the
 // host, which would never be visited again if it counted.
 func TestReloadWhileTheOriginIsAsked(t *testing.T) {
