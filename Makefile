@@ -32,7 +32,7 @@ check: setup ## the quick tests with the race detector, gofmt and vet: before a 
 	go run ./cmd/internal/runtests test -race -short
 
 run: setup ## a whole small network on this machine, with a dnf line to paste
-	go run ./cmd/demo
+	go build -o bin/demo ./cmd/demo && exec bin/demo
 
 bench: setup ## ratios against other programs; exit 1 where one is missed
 	go run ./cmd/bench

@@ -31,6 +31,7 @@ import (
 //	mirrors/  a copy of tier0 a mirror
 //	etc/      network.yml, mirrors.d, the settings of servers and mirrors
 //	state/    what the checker finds out
+//	stats/    what the server has counted
 //	client/   the root that the dnf line installs into
 type demo struct {
 	out, log io.Writer
@@ -343,6 +344,7 @@ func (d *demo) serve(ctx context.Context, listen string) error {
 		TrustedProxies: []string{"127.0.0.1/32"},
 		Geo:            "demo",
 		State:          "dir:" + d.path("state"),
+		Stats:          "dir:" + d.path("stats"),
 		CacheDir:       d.path("cache"),
 	})
 	if err != nil {

@@ -37,13 +37,15 @@ const listPath = "mirrorlist/9/baseos?arch=x86_64"
 
 // pages are what there is to open, below the URL of the server.
 var pages = []struct{ path, what string }{
+	{"", "the mirrors and how they are; the other pages are linked from it"},
+	{"mirrors/mirror.sanfrancisco.example.org", "a broken mirror: what is wrong, the request that shows it, what to do"},
+	{"explain?ip=203.0.113.7&version=9&repo=baseos&arch=x86_64", "why Tokyo gets what it gets"},
 	{listPath, "a list, as dnf gets it"},
+	{"metalink/9/baseos?arch=x86_64", "the same with the hashes of what tier0 has published"},
 	{"mirrorlist/10-kitten/appstream", "the optional module; $basearch is for dnf to fill in"},
 	{"mirrorlist/9.7/baseos?arch=x86_64", "an old version: the vault alone"},
 	{"isolist/9/x86_64", "who has the images"},
-	{"api/v1/mirrors", "the mirrors"},
-	{"api/v1/network", "versions, repositories, architectures"},
-	{"api/v1/explain?ip=203.0.113.7&version=9&repo=baseos&arch=x86_64", "why Tokyo gets what it gets"},
+	{"api/v1/openapi.json", "the API, for programs"},
 }
 
 // curl is the line that shows the list as v gets it.

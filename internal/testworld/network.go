@@ -343,6 +343,9 @@ type Settings struct {
 
 	// State is where a checker writes, as in "dir:state"; "" for no checker.
 	State string
+
+	// Stats is where the server counts, as in "dir:stats"; "" for nowhere.
+	Stats string
 }
 
 // WriteSettings writes dir/mirrorlist.yml for the network that WriteNetwork put
@@ -364,6 +367,9 @@ func WriteSettings(dir string, s Settings) (string, error) {
 	}
 	if s.State != "" {
 		b.line(0, "state: %s", s.State)
+	}
+	if s.Stats != "" {
+		b.line(0, "stats: %s", s.Stats)
 	}
 	b.line(0, "allow_private_addresses: true # the mirrors of this network are on loopback")
 	file := filepath.Join(dir, "mirrorlist.yml")
