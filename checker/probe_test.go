@@ -12,6 +12,7 @@ import (
 
 	"meridian/builder/repodata"
 	"meridian/checker/state"
+	"meridian/internal/testworld"
 	"meridian/schema"
 )
 
@@ -149,9 +150,11 @@ func TestVisitEndsWithItsBudget(t *testing.T) {
 func TestVisitLeavesAMirrorThatIsDown(t *testing.T) {
 	n := probeNetwork(t)
 	p, m := probeOf(t, http.NotFoundHandler())
-	s := httptest.NewServer(nil)
-	s.Close()
-	m.Address.HTTP = s.URL + "/"
+	nobody, err := testworld.FreeAddr("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Address.HTTP = "http://" + nobody + "/"
 	var plan = Plan{Network: n}
 	for _, k := range KeysOf(n, m) {
 		plan.Keys = append(plan.Keys, KeyPlan{Key: k})

@@ -100,13 +100,13 @@ func newVisitor(t *testing.T, base string) *visitor {
 	t.Helper()
 	path := testworld.Need(t, "chromium")
 	flags := append([]chromedp.ExecAllocatorOption{}, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(2*time.Minute))
+		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(5*time.Minute))
 	for _, name := range []string{"disable-quic", "disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage", "hide-scrollbars"} {
 		flags = append(flags, chromedp.Flag(name, true))
 	}
 	// A page that comes back out of the cache has no context that chromedp knows.
 	flags = append(flags, chromedp.Flag("disable-features", "BackForwardCache"))
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	t.Cleanup(cancel)
 	ctx, end := chromedp.NewExecAllocator(ctx, flags...)
 	t.Cleanup(end)
@@ -161,12 +161,12 @@ func (v *visitor) open(path string) {
 func (v *visitor) until(what, condition string) {
 	v.t.Helper()
 	var ok bool
-	err := chromedp.Run(v.ctx, chromedp.Poll("!!("+condition+")", &ok, chromedp.WithPollingTimeout(20*time.Second)))
+	err := chromedp.Run(v.ctx, chromedp.Poll("!!("+condition+")", &ok, chromedp.WithPollingTimeout(5*time.Minute)))
 	for range 3 { // a page that goes takes the question with it
 		if err == nil || errors.Is(err, chromedp.ErrPollingTimeout) || v.ctx.Err() != nil {
 			break
 		}
-		err = chromedp.Run(v.ctx, chromedp.Poll("!!("+condition+")", &ok, chromedp.WithPollingTimeout(20*time.Second)))
+		err = chromedp.Run(v.ctx, chromedp.Poll("!!("+condition+")", &ok, chromedp.WithPollingTimeout(5*time.Minute)))
 	}
 	if err != nil {
 		var text string

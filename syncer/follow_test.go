@@ -873,7 +873,7 @@ func TestFollowerOfAServerThatLeadsOut(t *testing.T) {
 			if err := os.Mkdir(tree, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			f := Follower{Upstream: "rsync://" + hostileServer(t, name) + "/tree/x", Tree: tree, Rsync: Rsync{Protocol: 29, Timeout: 10 * time.Second}}
+			f := Follower{Upstream: "rsync://" + hostileServer(t, name) + "/tree/x", Tree: tree, Rsync: Rsync{Protocol: 29, Timeout: 5 * time.Minute}}
 			if _, err := Follow(t.Context(), f); err == nil || !strings.Contains(err.Error(), "rsync: ") {
 				t.Errorf("error %v, want rsync's", err)
 			}
@@ -890,7 +890,7 @@ func TestFollowerOfAServerThatLeadsOut(t *testing.T) {
 func TestFollowerOfAServerWithAListWithoutEnd(t *testing.T) {
 	testworld.Need(t, "rsync")
 	tree := t.TempDir()
-	f := Follower{Upstream: "rsync://" + endlessServer(t) + "/tree", Tree: tree, Rsync: Rsync{Protocol: 29, Timeout: time.Minute, maxMemory: 128 << 20}}
+	f := Follower{Upstream: "rsync://" + endlessServer(t) + "/tree", Tree: tree, Rsync: Rsync{Protocol: 29, Timeout: 5 * time.Minute, maxMemory: 128 << 20}}
 	_, err := Follow(t.Context(), f)
 	if err == nil || !strings.Contains(err.Error(), "out of memory") {
 		t.Errorf("error %v, want that rsync had no more memory", err)

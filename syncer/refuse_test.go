@@ -624,7 +624,7 @@ func TestServerThatLeadsOut(t *testing.T) {
 			tmp := t.TempDir()
 			t.Setenv("TMPDIR", tmp)
 			addr := hostileServer(t, name)
-			tier, err := openTier("rsync://"+addr+"/tree", Rsync{Protocol: 29, Timeout: 10 * time.Second})
+			tier, err := openTier("rsync://"+addr+"/tree", Rsync{Protocol: 29, Timeout: 5 * time.Minute})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -690,7 +690,7 @@ func hostile(t *testing.T, send func(conn net.Conn)) (addr string) {
 			}
 			go func() {
 				defer conn.Close()
-				conn.SetDeadline(time.Now().Add(time.Minute))
+				conn.SetDeadline(time.Now().Add(5 * time.Minute))
 				greet(conn)
 				send(conn)
 			}()

@@ -306,7 +306,7 @@ func follow(t *testing.T, r *Reader) <-chan struct{} {
 // await waits until what r loads is as it should be, woken up by changed alone.
 func await(t *testing.T, r *Reader, changed <-chan struct{}, what string, ok func(*Snapshot, error) bool) {
 	t.Helper()
-	late := time.After(time.Minute)
+	late := time.After(5 * time.Minute)
 	for {
 		if ok(r.Load(t.Context())) {
 			return

@@ -68,9 +68,11 @@ type circleMirror struct {
 	name  string
 	url   string
 	every int // it syncs each so many generations; 0: never again after the first
+	first int // of which it syncs the one with this number, from 0
 
 	mu      sync.Mutex // guards what follows
 	tree    http.Handler
+	given   http.Handler // the tree when a client was last given repomd.xml
 	handler func(m *circleMirror, w http.ResponseWriter, r *http.Request)
 }
 
@@ -85,10 +87,19 @@ func (m *circleMirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h(m, w, r)
 }
 
-// serve answers from the tree that the mirror has.
+// serve answers from the tree that the mirror has. A client, of which there is one
+// at a time, goes on in the tree that it was given repomd.xml of: dnf and zypper ask
+// for its signature after it, and fail when a sync comes between the two, which
+// says nothing about lists.
 func (m *circleMirror) serve(w http.ResponseWriter, r *http.Request) {
 	m.mu.Lock()
 	tree := m.tree
+	if agent := r.UserAgent(); strings.Contains(agent, "libdnf") || strings.Contains(agent, "ZYpp") {
+		if m.given == nil || strings.HasSuffix(r.URL.Path, "/repomd.xml") {
+			m.given = tree
+		}
+		tree = m.given
+	}
 	m.mu.Unlock()
 	tree.ServeHTTP(w, r)
 }
@@ -202,13 +213,15 @@ func newCircle(t *testing.T) *circle {
 		t.FailNow()
 	}
 
-	c.add("fresh", 1, "")
-	c.add("second", 2, "")
-	c.add("third", 3, "")
-	c.add("stuck", 0, "")
-	c.add("partial", 1, "")
+	// Two of the good ones never sync together: a client whose metalink is older than
+	// a sync finds one that has what it says.
+	c.add("fresh", 1, 0, "")
+	c.add("second", 2, 0, "")
+	c.add("third", 4, 3, "")
+	c.add("stuck", 0, 0, "")
+	c.add("partial", 1, 0, "")
 	for i, how := range []string{"html", "truncated", "drips", "tampering", "refusing", "redirect loop", "endless"} {
-		c.add(strings.ReplaceAll(how, " ", "-"), 1+i%2, how)
+		c.add(strings.ReplaceAll(how, " ", "-"), 1+i%2, 0, how)
 	}
 	if len(c.mirrors) != 12 {
 		t.Fatalf("%d mirrors", len(c.mirrors))
@@ -247,7 +260,7 @@ func (c *circle) publish() {
 		return
 	}
 	for _, m := range c.mirrors {
-		if m.every > 0 && c.generation%m.every == 0 {
+		if m.every > 0 && c.generation%m.every == m.first {
 			c.sync(m)
 		}
 	}
@@ -270,9 +283,9 @@ func (c *circle) sync(m *circleMirror) {
 	m.tree = http.FileServer(http.Dir(tree))
 }
 
-func (c *circle) add(name string, every int, how string) {
+func (c *circle) add(name string, every, first int, how string) {
 	c.t.Helper()
-	m := &circleMirror{name: name, every: every, handler: misbehaviours[how]}
+	m := &circleMirror{name: name, every: every, first: first, handler: misbehaviours[how]}
 	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.46.%d:0", len(c.mirrors)+1))
 	if err != nil {
 		c.t.Fatal(err)
@@ -322,7 +335,7 @@ func (c *circle) start() {
 	}
 	server := c.child("mirrorlist", "serve", "-config", path)
 	c.server = "http://" + listen
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := server.Ready(ctx, c.server+"/readyz"); err != nil {
 		t.Fatal(err)
@@ -335,10 +348,13 @@ func (c *circle) child(name string, args ...string) *testworld.Child {
 	return testworld.Run(c.t, exec.Command(filepath.Join(c.bin, name), args...))
 }
 
+// patience is for what would never come; nothing is late before.
+const patience = 5 * time.Minute
+
 // until waits until the findings are as a test wants them.
 func (c *circle) until(what string, ok func(*state.Snapshot) bool) *state.Snapshot {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
 	defer cancel()
 	for {
 		snap, err := c.state.Load(ctx)
@@ -351,7 +367,7 @@ func (c *circle) until(what string, ok func(*state.Snapshot) bool) *state.Snapsh
 		select {
 		case <-ctx.Done():
 			text, _ := json.MarshalIndent(snap, "", " ")
-			c.t.Fatalf("%s: not within two minutes; the findings are\n%s", what, text)
+			c.t.Fatalf("%s: not within %v; the findings are\n%s", what, patience, text)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -576,20 +592,22 @@ func (c *circle) checkListsAfterTampering() {
 	c.mu.Lock()
 	listed := slices.Clone(c.listed)
 	c.mu.Unlock()
-	after := 0
+	// The server may not have heard of it when it was caught. What counts is that it
+	// does, and that the mirror does not come back.
+	gone := false
 	for _, s := range listed {
-		// The node reads the state each two seconds.
-		if s.at.Before(caught.Add(4*time.Second)) || s.at.After(until) {
+		if s.at.Before(caught) || s.at.After(until) {
 			continue
 		}
-		after++
-		if strings.Contains(s.list, m.url) {
-			c.t.Errorf("%v after it was caught, the tampering mirror is listed:\n%s", s.at.Sub(caught), s.list)
+		has := strings.Contains(s.list, m.url)
+		if has && gone {
+			c.t.Errorf("%v after it was caught, the tampering mirror is listed again:\n%s", s.at.Sub(caught), s.list)
 			break
 		}
+		gone = !has
 	}
-	if after == 0 {
-		c.t.Error("no list was asked for after the tampering was seen")
+	if !gone {
+		c.t.Error("no list was seen without the mirror that was caught tampering")
 	}
 }
 
@@ -632,6 +650,11 @@ func (c *circle) history(mirror string) ([]state.Event, error) {
 // before it, though a mirror has nothing else and would be listed.
 func (c *circle) checkExpire() {
 	c.t.Helper()
+	// However long the steps below take, the mirror lags and is not too old.
+	c.network.AllowedOutdate = 24 * time.Hour
+	if err := testworld.WriteNetwork(c.dir, c.network, nil); err != nil {
+		c.t.Fatal(err)
+	}
 	lagging := c.mirrors["third"]
 	c.mu.Lock()
 	c.sync(lagging)
@@ -651,14 +674,9 @@ func (c *circle) checkExpire() {
 		return len(t.Generations) > 1 && (t.Expired || t.Generations[1].Expired)
 	})
 	// The node reads the state each two seconds: its explanation says when it has.
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
-	defer cancel()
-	for !strings.Contains(c.explain(), "holds a generation that was withdrawn") {
-		if ctx.Err() != nil {
-			c.t.Fatalf("the server does not act on it:\n%s", c.explain())
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	c.until("the server acts on it", func(*state.Snapshot) bool {
+		return strings.Contains(c.explain(), "holds a generation that was withdrawn")
+	})
 	for name, w := range ways {
 		g, err := c.install(w.program, w.source(c.server))
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"meridian/checker"
 	"meridian/checker/state"
 	"meridian/cmd/internal/daemon"
+	"meridian/internal/testworld"
 	"meridian/schema"
 )
 
@@ -231,11 +232,13 @@ func TestProbe(t *testing.T) {
 
 func TestProbeOfAMirrorThatIsDown(t *testing.T) {
 	dir := t.TempDir()
-	s := httptest.NewServer(nil)
-	s.Close()
+	nobody, err := testworld.FreeAddr("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
 	writeFiles(t, dir, map[string]string{
 		"network.yml":   probeNetwork,
-		"127.0.0.1.yml": fmt.Sprintf("name: 127.0.0.1\naddress: {http: %q}\nemail: admin@example.org\ngeolocation: {country: AT}\n", s.URL+"/"),
+		"127.0.0.1.yml": fmt.Sprintf("name: 127.0.0.1\naddress: {http: %q}\nemail: admin@example.org\ngeolocation: {country: AT}\n", "http://"+nobody+"/"),
 		"broken.yml":    "name: [",
 	})
 	status, out, _ := runProbe(t, "-network", filepath.Join(dir, "network.yml"), "-allow-private-addresses", filepath.Join(dir, "127.0.0.1.yml"), filepath.Join(dir, "broken.yml"))

@@ -107,7 +107,7 @@ func TestRun(t *testing.T) {
 	}()
 	until := func(what string, ok func(snap *state.Snapshot) bool) {
 		t.Helper()
-		deadline := time.Now().Add(time.Minute)
+		deadline := time.Now().Add(5 * time.Minute)
 		for !ok(readState(t, dir)) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s does not come:\n%s", what, log.String())
@@ -188,7 +188,7 @@ func TestRunTells(t *testing.T) {
 	}()
 	await := func(what string, ok func() bool) {
 		t.Helper()
-		deadline := time.Now().Add(time.Minute)
+		deadline := time.Now().Add(5 * time.Minute)
 		for !ok() {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s does not come:\n%s", what, log.String())

@@ -99,7 +99,7 @@ func (d *demo) checkVerdicts(ctx context.Context) error {
 	}
 	defer reader.Close()
 	key := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
-	late := time.After(2 * time.Minute)
+	late := time.After(5 * time.Minute)
 	for {
 		snap, err := reader.Load(ctx)
 		var wrong []string
@@ -149,7 +149,7 @@ func (d *demo) fetch(ctx context.Context, url string, v view) (string, error) {
 		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(v.source)}
 	}
 	client := &http.Client{
-		Timeout:   30 * time.Second,
+		Timeout:   time.Minute,
 		Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true},
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

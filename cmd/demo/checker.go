@@ -53,7 +53,7 @@ func (d *demo) startChecker(ctx context.Context) (err error) {
 	if d.checker, err = testworld.Start(cmd); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	if err := d.checker.Ready(ctx, d.checkerAt+"readyz"); err != nil {
 		return err

@@ -356,7 +356,7 @@ func (d *demo) serve(ctx context.Context, listen string) error {
 		return err
 	}
 	d.url = "http://" + listen + "/"
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	if err := d.server.Ready(ctx, d.url+"readyz"); err != nil {
 		return err
@@ -399,10 +399,10 @@ func (d *demo) addClient() (err error) {
 func (d *demo) stop() error {
 	var errs []error
 	if d.server != nil {
-		errs = append(errs, d.server.Stop(20*time.Second))
+		errs = append(errs, d.server.Stop(time.Minute))
 	}
 	if d.checker != nil {
-		errs = append(errs, d.checker.Stop(20*time.Second))
+		errs = append(errs, d.checker.Stop(time.Minute))
 	}
 	if d.rsync != nil {
 		if err := d.rsync.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -363,7 +363,7 @@ func startServer(t *testing.T, dir, state string) string {
 		t.Fatal(err)
 	}
 	server := testworld.Run(t, exec.Command(filepath.Join(dir, "mirrorlist"), "serve", "-config", settings))
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := server.Ready(ctx, "http://"+listen+"/readyz"); err != nil {
 		t.Fatal(err)

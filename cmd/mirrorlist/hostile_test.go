@@ -28,7 +28,7 @@ func (d *daemonChild) dial() net.Conn {
 	}
 	d.t.Cleanup(func() { conn.Close() })
 	// For a test that would never end.
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 		d.t.Fatal(err)
 	}
 	return conn
@@ -143,7 +143,7 @@ func TestHostileClients(t *testing.T) {
 						return
 					}
 					defer conn.Close()
-					if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+					if err := conn.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
 						t.Error(err)
 						return
 					}

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"meridian/cmd/internal/daemon"
+	"meridian/internal/testworld"
 	"meridian/mirrorlist"
 )
 
@@ -264,8 +265,11 @@ func TestReplayIsBounded(t *testing.T) {
 		t.Errorf("%v; asked %d times\n%s", err, asked.Load(), stdout)
 	}
 
-	theirs.Close()
-	_, _, err = runReplay(t, "-log", logOf(t, lines...), "-config", files, "-against", theirs.URL)
+	nobody, err := testworld.FreeAddr("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = runReplay(t, "-log", logOf(t, lines...), "-config", files, "-against", "http://"+nobody)
 	if err == nil || !strings.Contains(err.Error(), "the other server does not answer: dial tcp") || strings.Contains(err.Error(), "country") {
 		t.Errorf("nobody is there: %v", err)
 	}

@@ -56,7 +56,7 @@ func TestStatisticsOutliveTheProcess(t *testing.T) {
 
 	d = startDaemon(t, 3, settings)
 	ask(d, 12)
-	if err := d.Stop(30 * time.Second); err != nil {
+	if err := d.Stop(5 * time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	before := total()
@@ -85,7 +85,7 @@ func TestStatisticsOutliveTheProcess(t *testing.T) {
 		})
 	}
 	eventually(t, "that requests are under way", func() bool { return got.Load() > 500 })
-	if err := d.Stop(30 * time.Second); err != nil {
+	if err := d.Stop(5 * time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	clients.Wait()

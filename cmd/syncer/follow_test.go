@@ -191,12 +191,12 @@ func TestDaemonFollowsWhenAsked(t *testing.T) {
 		t.Errorf("asked over HTTP: %s", resp.Status)
 	}
 	followed("three\n")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	if err := w.child.Ready(ctx, "http://"+addr+"/readyz"); err != nil {
 		t.Error(err)
 	}
-	if err := w.child.Stop(time.Minute); err != nil {
+	if err := w.child.Stop(5 * time.Minute); err != nil {
 		t.Errorf("stopped: %v, want status 0", err)
 	}
 	if got := w.receive(); got != daemon.Stopping {

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"meridian/internal/testworld"
 )
 
 func TestDo(t *testing.T) {
@@ -68,9 +70,11 @@ func TestDo(t *testing.T) {
 
 func TestDoWithoutAnAnswer(t *testing.T) {
 	c := client(t, Options{})
-	gone := httptest.NewServer(nil)
-	gone.Close()
-	for _, url := range []string{gone.URL, "http://user:secret@127.0.0.1/", "ftp://127.0.0.1/", "http://[::1"} {
+	nobody, err := testworld.FreeAddr("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, url := range []string{"http://" + nobody, "http://user:secret@127.0.0.1/", "ftp://127.0.0.1/", "http://[::1"} {
 		resp, err := c.Do(t.Context(), Request{URL: url})
 		if err == nil || resp == nil || resp.Status != 0 || resp.Length != -1 || resp.Requests != 0 {
 			t.Errorf("%s: %+v, %v", url, resp, err)

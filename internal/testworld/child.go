@@ -63,7 +63,7 @@ func Run(t testing.TB, cmd *exec.Cmd) *Child {
 		select {
 		case <-c.done:
 		default:
-			if err := c.Stop(30 * time.Second); err != nil {
+			if err := c.Stop(5 * time.Minute); err != nil {
 				t.Errorf("stop: %v", err)
 			}
 		}

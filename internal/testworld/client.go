@@ -210,7 +210,7 @@ func (c *Client) Close() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.program, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var errs []error
 	for _, dir := range keyrings {

@@ -55,7 +55,7 @@ func NewKey(ctx context.Context, public string) (_ *Key, err error) {
 
 // startAgent returns when gpg would find the agent.
 func (k *Key) startAgent(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	// Where there is a /run/user/UID, gpg keeps its sockets there. Of two programs
 	// that create the directory at once the loser keeps its own at home, and they
@@ -127,7 +127,7 @@ func (k *Key) SignRepo(ctx context.Context, dir string) error {
 func (k *Key) Close() error {
 	var errs []error
 	if k.keeper != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
 		errs = append(errs, stopAgent(ctx, k.home), k.leash.Close(), k.keeper.Err())
 	}

@@ -72,7 +72,7 @@ func (r *Redis) Start(t testing.TB) {
 	if r.child, err = Start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(5 * time.Millisecond); ; {
 		conn, err := net.Dial("unix", r.Socket)

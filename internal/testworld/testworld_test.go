@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -188,7 +189,7 @@ func processesOf(t *testing.T, word string) []string {
 // waitGone waits until no process mentions word any more.
 func waitGone(t *testing.T, word string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(10 * time.Millisecond); ; {
 		left := processesOf(t, word)
@@ -405,16 +406,16 @@ func TestAMirrorRefusesToListenWhereOthersCanReachIt(t *testing.T) {
 
 func TestAChild(t *testing.T) {
 	t.Run("ends with all of its own children when it is stopped", func(t *testing.T) {
-		mark := "77001.5" // a number of seconds that nobody else sleeps
+		mark := fmt.Sprintf("77001.%d", os.Getpid()) // a number of seconds that nobody else sleeps
 		c := startShell(t, "trap 'exit 3' TERM; sleep "+mark+" & echo ready; wait")
-		err := c.Stop(20 * time.Second)
+		err := c.Stop(5 * time.Minute)
 		if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 3 {
 			t.Errorf("Stop: %v, want exit status 3", err)
 		}
 		waitGone(t, mark)
 	})
 	t.Run("that does not listen is killed", func(t *testing.T) {
-		mark := "77002.5"
+		mark := fmt.Sprintf("77002.%d", os.Getpid())
 		c := startShell(t, "trap '' TERM; echo ready; sleep "+mark)
 		if err := c.Stop(0); err == nil {
 			t.Error("Stop: no error from a killed child")
