@@ -952,3 +952,43 @@ func TestSettingsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// However many mirrors are slow at once, no more than maxVisits are visited, and
+// all have their turn.
+func TestVisitsUnderWayAreBounded(t *testing.T) {
+	var names []string
+	for i := range 2 * maxVisits {
+		names = append(names, fmt.Sprintf("m%03d.example", i))
+	}
+	inBubble(t, names, func(s *station) {
+		var mu sync.Mutex
+		now, most := 0, 0
+		for _, at := range s.sites {
+			at.does(func(_ http.ResponseWriter, r *http.Request) {
+				mu.Lock()
+				now++
+				most = max(most, now)
+				mu.Unlock()
+				select {
+				case <-r.Context().Done():
+				case <-time.After(time.Hour):
+				}
+				mu.Lock()
+				now--
+				mu.Unlock()
+			})
+		}
+		began := time.Now()
+		s.start()
+		s.pass(5 * time.Minute)
+		if most != maxVisits {
+			s.t.Errorf("%d mirrors are asked at a time, want %d", most, maxVisits)
+		}
+		for name, at := range s.sites {
+			if at.requests(began) == 0 {
+				s.t.Errorf("%s is not visited", name)
+			}
+		}
+		s.halt()
+	})
+}

@@ -1,8 +1,12 @@
 package checker
 
 import (
+	"context"
 	"crypto/sha256"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -126,6 +130,32 @@ func TestEachFamilyIsReached(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// An address of a family that this host has no way to says nothing about the
+// mirror.
+func TestFamilyOfWhichThisHostHasNoneIsUntested(t *testing.T) {
+	p := NewProber(ProbeOptions{AllowPrivateAddresses: true, Lookup: func(context.Context, string, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("2001:470::1")}, nil
+	}})
+	t.Cleanup(p.Close)
+	if p.client.Routed(netip.MustParseAddr("2001:470::1")) {
+		t.Skip("this machine has IPv6")
+	}
+	s := httptest.NewServer(&tree{files: map[string][]byte{mirrorRepomd: repomdFile("200", 10)}})
+	t.Cleanup(s.Close)
+	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &schema.Mirror{Name: "mirror.example.org", Address: schema.Address{HTTP: "http://localhost:" + port + "/alma/"}}
+	o := p.Visit(t.Context(), m, Plan{Network: probeNetwork(t), Families: true, Keys: []KeyPlan{{Key: mirrorKey}}})
+	if a := o.Families[IPv4]; !a.OK || a.Untested {
+		t.Errorf("IPv4 is seen as %+v with %+v", a, a.Evidence)
+	}
+	if a := o.Families[IPv6]; a.OK || !a.Untested || a.Evidence != nil {
+		t.Errorf("IPv6 is seen as %+v", a)
 	}
 }
 
