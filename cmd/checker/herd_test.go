@@ -472,7 +472,7 @@ func (h *herd) checkBudgets() {
 
 // herdClients are networks of clients in each city, at most 4096: networkOf has as
 // many.
-const herdClients = 2000
+const herdClients = 1000
 
 func networkOf(city int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(city << 4)}), 12)
