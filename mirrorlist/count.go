@@ -8,8 +8,9 @@ import (
 )
 
 // defaultListBytes is what a list is taken to lead its client to download from
-// the first mirror where list_bytes does not say: metadata now and then, packages
-// less often. It is an estimate; docs/OPERATING.md says how to measure one.
+// the first mirror where list_bytes does not say. It is an assumption: a list stands
+// for half of a transaction, which asks twice, and most find nothing new.
+// docs/OPERATING.md says how to measure it.
 const defaultListBytes = 4_000_000
 
 // everyRepo is the key of list_bytes for repositories that are not in it.
@@ -58,7 +59,13 @@ func statsLayout(g *geometry, cfg *Config) *stats.Layout {
 }
 
 // count counts the list that a request is answered with: sc holds the decision.
+// Who asks for the header alone (HEAD) gets no list: no dnf does, and nothing
+// follows.
 func (t *Table) count(r *http.Request, slot int, p *params, sc *scratch) {
+	if r.Method != http.MethodGet {
+		return
+	}
+	t.slots[slot].served.Add(1)
 	if t.tally == nil {
 		return
 	}
@@ -70,6 +77,10 @@ func (t *Table) count(r *http.Request, slot int, p *params, sc *scratch) {
 
 // countVault counts a list that is the vault alone, which takes no decision.
 func (t *Table) countVault(r *http.Request, slot int, p *params) {
+	if r.Method != http.MethodGet {
+		return
+	}
+	t.slots[slot].served.Add(1)
 	if t.tally == nil {
 		return
 	}

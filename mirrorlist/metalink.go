@@ -57,7 +57,6 @@ func (s *Server) answerMetalink(c *gin.Context, t *Table, version, repo string, 
 		// which: x86_64_v2 systems say x86_64.
 		return badRequest("missing \"arch\": write metalink=…/metalink/%s/%s?arch=$basearch", clip(version), clip(repo))
 	}
-	slot.served.Add(1)
 	h := c.Writer.Header()
 	h["Content-Type"], h["Cache-Control"] = typeMetalink, noStore
 	if t.date != nil {

@@ -29,9 +29,9 @@ func (c *counts) status(code int) {
 func (c *counts) picked(t tier) { c.tiers[t].Add(1) }
 
 var (
-	descLists    = prometheus.NewDesc("meridian_mirrorlist_lists_total", "Lists served, by what they were for.", []string{"version", "repo", "arch"}, nil)
+	descLists    = prometheus.NewDesc("meridian_mirrorlist_lists_total", "Lists served, by what they were for, in whole tens.", []string{"version", "repo", "arch"}, nil)
 	descAnswers  = prometheus.NewDesc("meridian_mirrorlist_answers_total", "Answers by HTTP status.", []string{"code"}, nil)
-	descTiers    = prometheus.NewDesc("meridian_mirrorlist_first_line_total", "Lists by what decided their first line.", []string{"tier"}, nil)
+	descTiers    = prometheus.NewDesc("meridian_mirrorlist_first_line_total", "Lists by what decided their first line, in whole tens.", []string{"tier"}, nil)
 	descEmpty    = prometheus.NewDesc("meridian_mirrorlist_empty_total", "Requests for which there was no mirror at all.", nil, nil)
 	descMirrors  = prometheus.NewDesc("meridian_mirrorlist_mirrors", "Mirrors in the routing table.", []string{"kind"}, nil)
 	descLoaded   = prometheus.NewDesc("meridian_mirrorlist_loaded_timestamp_seconds", "When network and mirror files were last read whole.", nil, nil)
@@ -74,7 +74,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	seen := map[*atomic.Uint64]bool{}
 	for i := range t.slots {
 		sl := &t.slots[i]
-		if n := sl.served.Load(); n > 0 && !seen[sl.served] {
+		if n := stats.Whole(sl.served.Load()); n > 0 && !seen[sl.served] {
 			seen[sl.served] = true
 			count(descLists, n, string(sl.key.Version), sl.key.Repo, string(sl.key.Arch))
 		}
@@ -85,7 +85,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	for i := range s.counts.tiers {
-		count(descTiers, s.counts.tiers[i].Load(), tier(i).String())
+		count(descTiers, stats.Whole(s.counts.tiers[i].Load()), tier(i).String())
 	}
 	count(descEmpty, s.counts.empty.Load())
 	gauge(descMirrors, float64(t.public.count()), "public")

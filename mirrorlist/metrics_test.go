@@ -50,21 +50,26 @@ func TestMetricsCountWhatWasServed(t *testing.T) {
 	dir := newFiles(t, 3)
 	writeFile(t, dir+"/mirrors.d/private.yml", mirrorYAML("private.example.org", "private: true\nsubnets: [10.0.0.0/8]\n"))
 	st := startIn(t, dir, func(o *Options) { o.Config.Geo = Geo{demoGeo, demoGeo} })
-	for range 3 {
+	for range 23 {
 		st.list("/mirrorlist/9/baseos?arch=x86_64")
 	}
-	st.list("/mirrorlist?repo=appstream-9.8")
+	for range 10 {
+		st.list("/mirrorlist?repo=appstream-9.8")
+	}
+	for range 9 {
+		st.list("/mirrorlist/9/appstream?arch=x86_64")
+	}
 	st.list("/mirrorlist/80/baseos")
 	page, _ := st.get(st.main + "/metrics")
 	for _, want := range []string{
-		`meridian_mirrorlist_lists_total{arch="x86_64",repo="baseos",version="9.8"} 3`,
-		`meridian_mirrorlist_lists_total{arch="",repo="appstream",version="9.8"} 1`,
-		`meridian_mirrorlist_answers_total{code="200"} 4`,
+		`meridian_mirrorlist_lists_total{arch="x86_64",repo="baseos",version="9.8"} 20`,
+		`meridian_mirrorlist_lists_total{arch="",repo="appstream",version="9.8"} 10`,
+		`meridian_mirrorlist_answers_total{code="200"} 42`,
 		`meridian_mirrorlist_answers_total{code="404"} 1`,
 		`meridian_mirrorlist_empty_total 0`,
 		`meridian_mirrorlist_mirrors{kind="public"} 3`,
 		`meridian_mirrorlist_mirrors{kind="private or cloud"} 1`,
-		`meridian_mirrorlist_first_line_total{tier="no place"} 4`,
+		`meridian_mirrorlist_first_line_total{tier="no place"} 40`,
 		"meridian_mirrorlist_database_timestamp_seconds 1.7672256e+09",
 		"meridian_mirrorlist_loaded_timestamp_seconds ",
 	} {
@@ -72,7 +77,7 @@ func TestMetricsCountWhatWasServed(t *testing.T) {
 			t.Errorf("the page has no %s:\n%s", want, page)
 		}
 	}
-	for _, absent := range []string{"meridian_mirrorlist_problems{", "meridian_mirrorlist_snapshot_timestamp_seconds", "meridian_mirrorlist_certificate"} {
+	for _, absent := range []string{`{arch="x86_64",repo="appstream"`, "meridian_mirrorlist_problems{", "meridian_mirrorlist_snapshot_timestamp_seconds", "meridian_mirrorlist_certificate"} {
 		if strings.Contains(page, absent) {
 			t.Errorf("the page has %s:\n%s", absent, page)
 		}
@@ -82,7 +87,7 @@ func TestMetricsCountWhatWasServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	page, _ = st.get(st.main + "/metrics")
-	if want := `meridian_mirrorlist_lists_total{arch="x86_64",repo="baseos",version="9.8"} 3`; !strings.Contains(page, want) {
+	if want := `meridian_mirrorlist_lists_total{arch="x86_64",repo="baseos",version="9.8"} 20`; !strings.Contains(page, want) {
 		t.Errorf("after a reload the page has no %s", want)
 	}
 }

@@ -251,7 +251,6 @@ func (s *Server) answer(c *gin.Context, t *Table, version, repo string, p params
 	if p.arch == "" && t.snap != nil {
 		h["Vary"] = varyAgent
 	}
-	t.slots[q.slot].served.Add(1)
 	if vault != "" {
 		t.countVault(c.Request, q.slot, &p)
 		_, err := c.Writer.WriteString(vault)
@@ -318,7 +317,6 @@ func (s *Server) isos(c *gin.Context) error {
 			urls = append(urls, string(t.appendURL(nil, &q, p)))
 		}
 	}
-	t.slots[q.slot].served.Add(1)
 	h := c.Writer.Header()
 	h["Cache-Control"], h["Vary"] = noStore, varyAccept
 	if wantsPlain(c.Request.Header.Get("Accept")) {

@@ -237,18 +237,21 @@ func (s *scanner) row(line []byte) error {
 	return err
 }
 
-// fold sums cells up so that each of the result is large enough. A cell that is
-// too small gives up its columns one after another; what is too small with none
-// left is dropped, and remains in the total alone.
+// fold sums cells up so that each of the result may be told. What is left of a cell
+// gives up its columns one after another; what is left with none is dropped, and
+// remains in the total alone, as far as that may be told.
 func fold(t *Table, cells map[cell]Value) map[cell]Value {
 	out := map[cell]Value{}
 	for step := 0; ; step++ {
 		small := map[cell]Value{}
 		for c, v := range cells {
-			if v.Count >= Least {
+			if w := v.whole(); w.Count > 0 {
 				old := out[c]
-				old.add(v)
+				old.add(w)
 				out[c] = old
+				v.sub(w)
+			}
+			if v.Count == 0 {
 				continue
 			}
 			if step < len(t.fold) {

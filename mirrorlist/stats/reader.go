@@ -40,7 +40,8 @@ type Result struct {
 	// itself.
 	Rows []Row `json:"rows"`
 
-	// Total is the sum of all rows, and of what is in none.
+	// Total is the sum of all rows, and of what is in none: that is a multiple of
+	// Least too, or nothing.
 	Total Value `json:"total"`
 
 	// Nodes are those that have counted something, and Unread the documents that
@@ -353,7 +354,8 @@ func (s *summer) finish(out *Result) {
 			continue
 		}
 		left := rest[k.period]
-		left.sub(v)
+		left.Count -= v.Count
+		left.Bytes -= min(left.Bytes, v.Bytes) // cells of large files may have come first
 		rest[k.period] = left
 	}
 	for d, v := range rest {

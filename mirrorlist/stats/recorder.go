@@ -184,7 +184,8 @@ func (r *Recorder) Run(ctx context.Context) error {
 func (r *Recorder) Flush(ctx context.Context) error { return r.flush(ctx, false) }
 
 // Close writes everything, as far as it may be written, after the last request
-// was answered. What is too small to be told apart is folded.
+// was answered. What is too small to be told apart is folded, and fewer than Least
+// of each table are lost.
 func (r *Recorder) Close(ctx context.Context) error { return r.flush(ctx, true) }
 
 // Err returns what was wrong with the last flush, or nil.
@@ -233,8 +234,8 @@ func (r *Recorder) flush(ctx context.Context, last bool) error {
 // that nothing is left to wait for.
 func (r *Recorder) write(ctx context.Context, p part, all bool) error {
 	d := r.parts[p]
-	if d.total.Count == 0 && !all {
-		return nil // the cells that wait are too small, and in the total
+	if !all && d.unsure.mark == "" && d.ready(p.table, false).empty() {
+		return nil
 	}
 	r.marks++
 	mark := r.session + "-" + strconv.Itoa(r.marks)
@@ -261,7 +262,7 @@ func (r *Recorder) write(ctx context.Context, p part, all bool) error {
 			todo = todo.without(known)
 		}
 		next := todo.ready(p.table, all)
-		if next.total.Count == 0 && len(next.cells) == 0 || doc.total.Count+next.total.Count < Least {
+		if next.empty() {
 			return nil, nil
 		}
 		next.mark = mark
@@ -285,23 +286,27 @@ func (r *Recorder) write(ctx context.Context, p part, all bool) error {
 	return nil
 }
 
-// ready returns the part of what is pending that may be written now: the total,
-// and the cells that are large enough. With all the others are folded first.
+// ready returns the part of what is pending that may be written now: whole steps
+// of the total, and of each cell. With all the rest of cells is folded first. The
+// total is never less than the cells: what they do not have of it is in steps too.
 func (c change) ready(t *Table, all bool) change {
-	out := change{total: c.total}
+	out := change{total: c.total.whole()}
 	if all {
 		out.cells, out.from = fold(t, c.cells), maps.Clone(c.cells)
 		return out
 	}
 	out.cells = map[cell]Value{}
 	for k, v := range c.cells {
-		if v.Count >= Least {
-			out.cells[k] = v
+		if w := v.whole(); w.Count > 0 {
+			out.cells[k] = w
 		}
 	}
 	out.from = out.cells
 	return out
 }
+
+// empty reports whether a change changes nothing.
+func (c change) empty() bool { return c.total.Count == 0 && len(c.cells) == 0 }
 
 // without returns what is left of pending counts after some were written.
 func (c change) without(sent change) change {

@@ -3,22 +3,26 @@
 // but the counters that it raised. It keeps the counts of each node apart, in a
 // directory or in Redis, and merges them for readers.
 //
-// A number that has an attribute, such as a country, leaves the process only in
-// steps of [Least] or more: whoever compares two editions of a document learns of
-// no smaller group. What stays below is folded: it counts in the total, and gives
-// up its attributes one after another until enough of them are together.
+// A number leaves the process only as a multiple of [Least], totals too: whoever
+// subtracts two numbers, of one edition, of two, or of two tables, learns of no
+// smaller group. What stays below is folded: it gives up its attributes one after
+// another until enough of them are together.
 package stats
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Least is the smallest count that is ever written, and the smallest step in
-// which one grows.
+// Least is the smallest count that is ever told, and what every count is a
+// multiple of.
 const Least = 10
+
+// Whole returns the part of a count that may be told.
+func Whole(count uint64) uint64 { return count - count%Least }
 
 // A Table is one kind of statistics: what is counted, by what, and for how long.
 type Table struct {
@@ -107,6 +111,16 @@ type Value struct {
 
 func (v *Value) add(w Value) { v.Count += w.Count; v.Bytes += w.Bytes }
 func (v *Value) sub(w Value) { v.Count -= w.Count; v.Bytes -= w.Bytes }
+
+// whole returns the part of v that may be told, with its part of the bytes.
+func (v Value) whole() Value {
+	w := Value{Count: Whole(v.Count)}
+	if w.Count > 0 {
+		high, low := bits.Mul64(v.Bytes, w.Count)
+		w.Bytes, _ = bits.Div64(high, low, v.Count) // no more than v.Bytes, so it fits
+	}
+	return w
+}
 
 // A Day is a day of UTC, counted from 1970-01-01.
 type Day int32
