@@ -1,6 +1,7 @@
 package mirrorlist
 
 import (
+	"encoding/base64"
 	"net/http"
 	"net/url"
 	"slices"
@@ -90,52 +91,83 @@ func orNil(t time.Time) *time.Time {
 	return &t
 }
 
-// A slice is which part of a list that grows a request wants.
-type slice struct{ limit, offset int }
+// A slice is which part of a list that grows a request wants: at most limit things,
+// behind the one that its cursor names. A cursor is what the part before told, so
+// that nothing comes twice or not at all when others come and go meanwhile.
+type slice struct {
+	limit int
+	last  string // the key of the last thing of the part before; "" for the first part
+	at    int    // how many there were up to it
+}
 
-// parseSlice reads limit and offset.
+// parseSlice reads limit and cursor.
 func parseSlice(v url.Values, preset, most int) (s slice, no *refusal) {
 	s.limit = preset
-	for _, p := range []struct {
-		name        string
-		into        *int
-		least, most int
-	}{{"limit", &s.limit, 1, most}, {"offset", &s.offset, 0, 1 << 30}} {
-		text := v.Get(p.name)
-		if text == "" {
-			continue
-		}
+	if text := v.Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < p.least || n > p.most {
-			return s, badRequest("malformed %s %q: write a number from %d to %d, or leave it out", p.name, clip(text), p.least, p.most)
+		if err != nil || n < 1 || n > most {
+			return s, badRequest("malformed limit %q: write a number from 1 to %d, or leave it out", clip(text), most)
 		}
-		*p.into = n
+		s.limit = n
+	}
+	if v.Get("offset") != "" {
+		return s, badRequest("there is no offset: follow next, which has a cursor")
+	}
+	text := v.Get("cursor")
+	if text == "" {
+		return s, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	at, last, ok := strings.Cut(string(raw), "\n")
+	if s.last = last; err == nil {
+		s.at, err = strconv.Atoi(at)
+	}
+	if err != nil || !ok || last == "" || s.at < 0 {
+		return s, badRequest("malformed cursor %q: write what next has, or leave it out to begin", clip(text))
 	}
 	return s, nil
 }
 
 // cut returns the bounds of the part of n things, and the URL of the next part, ""
-// behind the last one.
-func (s slice) cut(c *gin.Context, n int) (from, to int, next string) {
-	from = min(s.offset, n)
+// behind the last one. key names a thing, and is the same as long as it is there.
+func (s slice) cut(c *gin.Context, n int, key func(i int) string) (from, to int, next string) {
+	if s.last != "" {
+		from = min(s.at, n) // it is gone: where it was
+		for i := range n {
+			if key(i) == s.last {
+				from = i + 1
+				break
+			}
+		}
+	}
 	to = min(from+s.limit, n)
 	if to < n {
 		v := c.Request.URL.Query()
 		v.Set("limit", strconv.Itoa(s.limit))
-		v.Set("offset", strconv.Itoa(to))
+		v.Set("cursor", base64.RawURLEncoding.EncodeToString([]byte(strconv.Itoa(to)+"\n"+key(to-1))))
 		next = c.Request.URL.Path + "?" + v.Encode()
 	}
 	return from, to, next
 }
 
 // paged is the answer of one part of a list.
-func paged(v any, next string) (*response, error) {
-	a, err := asJSON(v, shortly)
-	if err == nil && next != "" {
-		a.links = "<" + next + `>; rel="next"`
+func paged(v any, cache, next string) (*response, error) {
+	a, err := asJSON(v, cache)
+	if err == nil {
+		a.links = nextLink(next)
 	}
 	return a, err
 }
+
+func nextLink(next string) string {
+	if next == "" {
+		return ""
+	}
+	return "<" + next + `>; rel="next"`
+}
+
+// mostMirrors is how many mirrors a part of a list of them has.
+const mostMirrors = 1000
 
 // apiMirrors is a part of a list of mirrors.
 type apiMirrors struct {
@@ -152,7 +184,7 @@ func (s *Server) mirrorsOperation(c *gin.Context) (*response, error) {
 	if no != nil {
 		return nil, no
 	}
-	part, no := parseSlice(values, 1000, 1000)
+	part, no := parseSlice(values, mostMirrors, mostMirrors)
 	if no != nil {
 		return nil, no
 	}
@@ -165,12 +197,12 @@ func (s *Server) mirrorsOperation(c *gin.Context) (*response, error) {
 		keep = func(e *card) bool { return t.mirrors[e.mirror].bases[tr+1] != (base{}) }
 	}
 	found := s.directory(t).find(t, &q, keep)
-	from, to, next := part.cut(c, len(found))
+	from, to, next := part.cut(c, len(found), func(i int) string { return t.mirrors[found[i].mirror].Name })
 	out := apiMirrors{Mirrors: []apiMirror{}, Total: len(found), Next: next}
 	for i := range found[from:to] {
 		out.Mirrors = append(out.Mirrors, t.apiMirror(&found[from+i]))
 	}
-	return paged(out, next)
+	return paged(out, shortly, next)
 }
 
 // cardNamed finds a mirror that is not private. A private one is answered for as

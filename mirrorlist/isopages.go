@@ -304,6 +304,7 @@ type apiImage struct {
 type apiISODetail struct {
 	apiISOSet
 	Mirrors []apiISOMirror `json:"mirrors" doc:"nearest to the client first; those that were seen with everything before the others"`
+	Next    string         `json:"next,omitempty" doc:"URL of the next part of the mirrors. Also in the header Link"`
 }
 
 type apiISOMirror struct {
@@ -339,6 +340,10 @@ func (s *Server) isosOperation(*gin.Context) (*response, error) {
 // isoOperation answers /api/v1/isos/ARCH/VERSION.
 func (s *Server) isoOperation(c *gin.Context) (*response, error) {
 	t := s.table.Load()
+	part, no := parseSlice(c.Request.URL.Query(), mostMirrors, mostMirrors)
+	if no != nil {
+		return nil, no
+	}
 	module := ""
 	if v, ok := t.network.Resolve(c.Param("version")); ok {
 		module = t.network.Module(v)
@@ -352,8 +357,11 @@ func (s *Server) isoOperation(c *gin.Context) (*response, error) {
 		out.Mirrors = append(out.Mirrors, apiISOMirror{URL: set.vault, Health: state.Unknown.String()})
 		return asJSON(out, "")
 	}
-	for _, k := range s.nearest(c.Request, t, &set) {
+	picks := s.nearest(c.Request, t, &set)
+	from, to, next := part.cut(c, len(picks), func(i int) string { return t.mirrors[picks[i].mirror].Name })
+	out.Next = next
+	for _, k := range picks[from:to] {
 		out.Mirrors = append(out.Mirrors, apiISOMirror{t.mirrors[k.mirror].Name, string(t.appendURL(nil, &set.question, k)), t.slotHealthName(set.slot, k.mirror)})
 	}
-	return asJSON(out, "")
+	return paged(out, "", next)
 }

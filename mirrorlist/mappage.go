@@ -279,6 +279,7 @@ func placeWords(p *PlaceInfo) string {
 type apiMap struct {
 	Type     string       `json:"type" doc:"FeatureCollection"`
 	Features []apiFeature `json:"features"`
+	Next     string       `json:"next,omitempty" doc:"URL of the next part; absent in the last one. Also in the header Link"`
 }
 
 type apiFeature struct {
@@ -300,16 +301,25 @@ type apiMapDetails struct {
 }
 
 // mapOperation answers /api/v1/map.
-func (s *Server) mapOperation(*gin.Context) (*response, error) {
+func (s *Server) mapOperation(c *gin.Context) (*response, error) {
 	t := s.table.Load()
-	out := apiMap{Type: "FeatureCollection", Features: []apiFeature{}}
+	part, no := parseSlice(c.Request.URL.Query(), mostMirrors, mostMirrors)
+	if no != nil {
+		return nil, no
+	}
+	var placed []card
 	for _, e := range s.directory(t).cards {
-		m := &t.mirrors[e.mirror]
-		if m.at.known() {
-			out.Features = append(out.Features, apiFeature{
-				"Feature", apiPoint{"Point", []float64{m.lon, m.lat}}, apiMapDetails{m.Name, e.health.String(), letters(m.country), m.Bandwidth},
-			})
+		if t.mirrors[e.mirror].at.known() {
+			placed = append(placed, e)
 		}
 	}
-	return asJSON(out, shortly)
+	from, to, next := part.cut(c, len(placed), func(i int) string { return t.mirrors[placed[i].mirror].Name })
+	out := apiMap{Type: "FeatureCollection", Features: []apiFeature{}, Next: next}
+	for _, e := range placed[from:to] {
+		m := &t.mirrors[e.mirror]
+		out.Features = append(out.Features, apiFeature{
+			"Feature", apiPoint{"Point", []float64{m.lon, m.lat}}, apiMapDetails{m.Name, e.health.String(), letters(m.country), m.Bandwidth},
+		})
+	}
+	return paged(out, shortly, next)
 }

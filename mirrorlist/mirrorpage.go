@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -208,11 +209,17 @@ func (s *Server) mirrorOperation(c *gin.Context) (*response, error) {
 	return asJSON(d, shortly)
 }
 
+// How many events a part has.
+const (
+	someEvents = 100
+	mostEvents = 1000
+)
+
 // apiHistory is a part of what happened to a mirror.
 type apiHistory struct {
 	Mirror string     `json:"mirror"`
 	Listed float64    `json:"listed" doc:"part of the last 90 days, as far as they are known, in which it could be listed for all that it has, 0 to 1"`
-	Spans  []apiSpan  `json:"spans" doc:"what the mirror was as a whole in the last 90 days, oldest first"`
+	Spans  []apiSpan  `json:"spans" doc:"what the mirror was as a whole in the last 90 days, oldest first; in the first part alone"`
 	Events []apiEvent `json:"events" doc:"newest first"`
 	Total  int        `json:"total" doc:"events in all parts"`
 	Next   string     `json:"next,omitempty" doc:"URL of the next part of the events"`
@@ -259,7 +266,7 @@ func (s *Server) historyOperation(c *gin.Context) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	part, no := parseSlice(c.Request.URL.Query(), 100, 1000)
+	part, no := parseSlice(c.Request.URL.Query(), someEvents, mostEvents)
 	if no != nil {
 		return nil, no
 	}
@@ -269,15 +276,26 @@ func (s *Server) historyOperation(c *gin.Context) (*response, error) {
 		return nil, err
 	}
 	line := t.timeline(card.mirror, events)
-	from, to, next := part.cut(c, len(events))
+	// New ones come before all others, so that how many of one moment are before an
+	// event stays what it is.
+	from, to, next := part.cut(c, len(events), func(i int) string {
+		same := 0
+		for same < i && events[i-same-1].Time.Equal(events[i].Time) {
+			same++
+		}
+		return strconv.FormatInt(events[i].Time.UnixNano(), 36) + "." + strconv.Itoa(same)
+	})
 	out := apiHistory{Mirror: name, Listed: line.Listed, Spans: []apiSpan{}, Events: []apiEvent{}, Total: len(events), Next: next}
 	for _, s := range line.Spans {
+		if part.last != "" {
+			break
+		}
 		out.Spans = append(out.Spans, apiSpan{s.From.UTC(), s.To.UTC(), s.Health.String()})
 	}
 	for i := range events[from:to] {
 		out.Events = append(out.Events, eventOf(&events[from+i]))
 	}
-	return paged(out, next)
+	return paged(out, shortly, next)
 }
 
 // timeline is the past of a mirror.

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
-
-	"meridian/mirrorlist/stats"
 )
 
 // The API is one table: its routes and its OpenAPI document are made from it, so
@@ -40,17 +38,22 @@ type parameter struct {
 	integer   bool
 	least     int
 	most      int
+	preset    int
 }
 
 var (
 	paramName    = parameter{name: "name", doc: "of a mirror that is not private"}
 	paramArch    = parameter{name: "arch", doc: "an architecture, such as x86_64"}
-	paramLimit   = parameter{name: "limit", doc: "how many at most", integer: true, least: 1, most: 1000}
-	paramOffset  = parameter{name: "offset", doc: "how many to leave out", integer: true, most: 1 << 30}
+	paramCursor  = parameter{name: "cursor", doc: "what the URL of the next part has; the first part without it"}
 	unknownName  = map[int]string{404: "no public mirror has that name"}
 	badParameter = map[int]string{400: "a parameter is malformed"}
 	badOrUnknown = map[int]string{400: "a parameter is malformed", 404: "there is no such version, repository or architecture"}
 )
+
+// paramLimit is how long a part of a list is.
+func paramLimit(preset, most int) parameter {
+	return parameter{name: "limit", doc: "how many at most", integer: true, least: 1, most: most, preset: preset}
+}
 
 // operations are all of them.
 func operations() []operation {
@@ -66,7 +69,7 @@ func operations() []operation {
 				{name: "module", doc: "an optional tree that the mirror has"},
 				{name: "sort", doc: "by name without it", enum: mirrorSorts},
 				{name: "order", doc: "ascending without it", enum: []string{"asc", "desc"}},
-				paramLimit, paramOffset,
+				paramLimit(mostMirrors, mostMirrors), paramCursor,
 			},
 			handler: (*Server).mirrorsOperation,
 		},
@@ -77,11 +80,12 @@ func operations() []operation {
 		},
 		{
 			path: "/mirrors/{name}/history", id: "getMirrorHistory", summary: "What happened to one mirror", result: apiHistory{}, errors: map[int]string{400: badParameter[400], 404: unknownName[404]},
-			params:  []parameter{paramName, paramLimit, paramOffset},
+			params:  []parameter{paramName, paramLimit(someEvents, mostEvents), paramCursor},
 			handler: (*Server).historyOperation,
 		},
 		{
-			path: "/map", id: "getMap", summary: "Where the mirrors are, as GeoJSON", result: apiMap{},
+			path: "/map", id: "getMap", summary: "Where the mirrors are, as GeoJSON", result: apiMap{}, errors: badParameter,
+			params:  []parameter{paramLimit(mostMirrors, mostMirrors), paramCursor},
 			handler: (*Server).mapOperation,
 		},
 		{
@@ -90,8 +94,8 @@ func operations() []operation {
 		},
 		{
 			path: "/isos/{arch}/{version}", id: "getISOs", summary: "The images of a version and architecture, and the mirrors that have them", result: apiISODetail{},
-			errors:  map[int]string{404: "there is no such version or architecture"},
-			params:  []parameter{{name: "arch", doc: "an architecture"}, {name: "version", doc: "a version, or an alias of one"}},
+			errors:  map[int]string{400: badParameter[400], 404: "there is no such version or architecture"},
+			params:  []parameter{{name: "arch", doc: "an architecture"}, {name: "version", doc: "a version, or an alias of one"}, paramLimit(mostMirrors, mostMirrors), paramCursor},
 			handler: (*Server).isoOperation,
 		},
 		{
@@ -99,11 +103,12 @@ func operations() []operation {
 			handler: (*Server).statusOperation,
 		},
 		{
-			path: "/propagation", id: "getPropagation", summary: "What was published, and how it reached the mirrors", result: apiPublications{},
+			path: "/propagation", id: "getPropagation", summary: "What was published, and how it reached the mirrors", result: apiPublications{}, errors: badParameter,
+			params:  []parameter{paramLimit(somePublications, mostPublications), paramCursor},
 			handler: (*Server).propagationOperation,
 		},
 		{
-			path: "/statistics/{table}", id: "getStatistics", summary: "What was served, counted without clients; with .csv behind the name as CSV", result: stats.Result{}, kind: typeCSV,
+			path: "/statistics/{table}", id: "getStatistics", summary: "What was served, counted without clients; with .csv behind the name as CSV", result: apiStatistics{}, kind: typeCSV,
 			errors: map[int]string{400: badParameter[400], 404: "there is no such table, or nothing is counted"},
 			params: []parameter{
 				{name: "table", doc: "lists, countme or mirrors; with .csv behind it as CSV"},
@@ -111,6 +116,7 @@ func operations() []operation {
 				{name: "by", doc: "columns to tell apart, with commas between; period, which is a day or for countme a week, without it"},
 				{name: "country", doc: "only that, of a table that has the column"}, {name: "version", doc: "only that"}, {name: "repo", doc: "only that"}, {name: "arch", doc: "only that"},
 				{name: "age", doc: "only that: 1 first week, 2 first month, 3 half a year, 4 longer"}, {name: "variant", doc: "only that"}, {name: "system", doc: "only that"}, {name: "mirror", doc: "only that"},
+				paramLimit(someRows, mostRows), paramCursor,
 			},
 			handler: (*Server).statisticsOperation,
 		},
@@ -183,7 +189,7 @@ func openAPI(ops []operation) map[string]any {
 			value := map[string]any{"type": "string"}
 			switch {
 			case p.integer:
-				value = map[string]any{"type": "integer", "minimum": p.least, "maximum": p.most}
+				value = map[string]any{"type": "integer", "minimum": p.least, "maximum": p.most, "default": p.preset}
 			case p.enum != nil:
 				value["enum"] = p.enum
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,12 +28,14 @@ func apiWorld(t testing.TB) http.Handler {
 // apiTargets are requests for each operation that between them answer with all that
 // there is.
 var apiTargets = map[string][]string{
-	"/mirrors":                {"?", "?limit=1", "?q=hostile&health=broken&protocol=https&family=ipv4&sort=lag&order=desc&module=kitten&country=at", "?offset=10"},
+	"/mirrors":                {"?", "?limit=1", "?q=hostile&health=broken&protocol=https&family=ipv4&sort=lag&order=desc&module=kitten&country=at", "?limit=1&cursor=MQpob3N0aWxlLmV4YW1wbGUub3Jn"},
 	"/mirrors/{name}":         {"hostile.example.org"},
-	"/mirrors/{name}/history": {"hostile.example.org/history", "hostile.example.org/history?limit=1&offset=1"},
+	"/mirrors/{name}/history": {"hostile.example.org/history", "hostile.example.org/history?limit=2"},
+	"/map":                    {"?", "?limit=1"},
+	"/propagation":            {"?", "?limit=1"},
 	"/explain":                {"?version=9&repo=baseos", "?repo=baseos-9&arch=x86_64&ip=192.0.2.1", "?version=9.7&repo=baseos"},
-	"/isos/{arch}/{version}":  {"x86_64/9", "x86_64/9.7", "x86_64/10-kitten"},
-	"/statistics/{table}":     {"lists", "mirrors?by=mirror", "countme?from=2026-01-01&to=2026-03-01&by=version&version=9.8", "lists.csv?by=country"},
+	"/isos/{arch}/{version}":  {"x86_64/9", "x86_64/9.7", "x86_64/10-kitten?limit=1"},
+	"/statistics/{table}":     {"lists", "mirrors?by=mirror", "countme?from=2026-01-01&to=2026-03-01&by=version&version=9.8", "lists.csv?by=country", "mirrors?by=mirror&limit=1"},
 }
 
 // Every answer is what the document says, field by field; every route is in the
@@ -144,6 +147,14 @@ func TestAPIIsWhatItsDocumentSays(t *testing.T) {
 
 	for _, tt := range []struct{ target, path, code, says string }{
 		{"/mirrors?limit=0", "/mirrors", "400", "from 1 to 1000"},
+		{"/mirrors?limit=1001", "/mirrors", "400", "from 1 to 1000"},
+		{"/mirrors?offset=10", "/mirrors", "400", "cursor"},
+		{"/mirrors?cursor=xyz", "/mirrors", "400", "leave it out"},
+		{"/propagation?limit=101", "/propagation", "400", "from 1 to 100"},
+		{"/map?limit=0", "/map", "400", "from 1 to 1000"},
+		{"/isos/x86_64/9?limit=0", "/isos/{arch}/{version}", "400", "from 1 to 1000"},
+		{"/statistics/lists?limit=100001", "/statistics/{table}", "400", "from 1 to 100000"},
+		{"/mirrors/hostile.example.org/history?limit=1001", "/mirrors/{name}/history", "400", "from 1 to 1000"},
 		{"/mirrors?sort=size", "/mirrors", "400", "name, sponsor"},
 		{"/mirrors?module=nope", "/mirrors", "400", "/api/v1/network"},
 		{"/mirrors/nobody.example.org", "/mirrors/{name}", "404", "no public mirror"},
@@ -175,29 +186,104 @@ func TestAPIIsWhatItsDocumentSays(t *testing.T) {
 	}
 }
 
-func TestPartsOfAListAreTheList(t *testing.T) {
-	h := pagesServer(t, bigWorld())
-	var names []string
-	next := "/api/v1/mirrors?limit=333&sort=bandwidth&order=desc"
+// followed are the things of all parts of a list that grows, in order, by what
+// names them; every part but the last leads to the next in two ways.
+func followed(t *testing.T, h http.Handler, next, list, name string) (things []string) {
+	t.Helper()
 	for parts := 0; next != ""; parts++ {
-		if parts > 4 {
+		if parts > 300 {
 			t.Fatal("the parts do not end")
 		}
 		w := serveOne(h, "GET", next, "198.51.100.1:1", nil)
-		var part apiMirrors
-		if err := json.Unmarshal(w.Body.Bytes(), &part); err != nil || part.Total != 1001 {
-			t.Fatalf("%s: total %d: %v", next, part.Total, err)
+		var part map[string]any
+		if err := json.Unmarshal(w.Body.Bytes(), &part); err != nil || w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s: %v", next, w.Code, w.Body, err)
 		}
-		for _, m := range part.Mirrors {
-			names = append(names, m.Name)
+		for _, thing := range part[list].([]any) {
+			text, err := json.Marshal(thing)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m := regexp.MustCompile(name).FindSubmatch(text); m != nil {
+				things = append(things, string(m[1]))
+			}
 		}
-		if link := w.Header().Get("Link"); (part.Next == "") != (link == "") || !strings.Contains(link, part.Next) {
-			t.Errorf("%s: Link %q, next %q", next, link, part.Next)
+		following, _ := part["next"].(string)
+		if link := w.Header().Get("Link"); following == "" && link != "" || following != "" && link != "<"+following+`>; rel="next"` {
+			t.Errorf("%s: Link %q, next %q", next, link, following)
 		}
-		next = part.Next
+		next = following
 	}
-	slices.Sort(names)
-	if n := len(slices.Compact(names)); n != 1001 {
-		t.Errorf("the parts have %d mirrors, want 1001", n)
+	return things
+}
+
+func TestPartsOfAListAreTheList(t *testing.T) {
+	h := fullWorld(t)
+	for _, tt := range []struct {
+		target, list, name string
+		limit, want        int
+	}{
+		{"/api/v1/mirrors?sort=bandwidth&order=desc&", "mirrors", `"name":"([^"]+)"`, 333, 1001},
+		{"/api/v1/mirrors?", "mirrors", `"name":"([^"]+)"`, 100, 1001},
+		{"/api/v1/map?", "features", `"name":"([^"]+)"`, 300, 1001},
+		{"/api/v1/propagation?", "publications", `"time":"([^"]+)"`, 5, 24},
+		{"/api/v1/mirrors/mirror-0005.some-university.example.org/history?", "events", `"time":"([^"]+)"`, 700, 2000},
+		{"/api/v1/statistics/lists?by=country,version&", "rows", `"labels":\[(.*?)\]`, 300, 0},
+		{"/api/v1/isos/x86_64/9.8?", "mirrors", `"mirror":"([^"]+)"`, 70, 0},
+	} {
+		whole := followed(t, h, tt.target+"limit="+fmt.Sprint(map[bool]int{true: 1000, false: 100}[tt.want != 24]), tt.list, tt.name)
+		parts := followed(t, h, tt.target+"limit="+fmt.Sprint(tt.limit), tt.list, tt.name)
+		if tt.want > 0 && len(whole) != tt.want || len(whole) < 24 || !slices.Equal(whole, parts) {
+			t.Errorf("%s: the list has %d things, want %d, and its parts %d", tt.target, len(whole), tt.want, len(parts))
+		}
+		if n := len(slices.Compact(slices.Sorted(slices.Values(parts)))); n != len(parts) {
+			t.Errorf("%s: of %d things in parts %d are different", tt.target, len(parts), n)
+		}
+	}
+	// Without a limit no part is larger than what is documented.
+	for target, most := range map[string]int{"/api/v1/mirrors": 2_000_000, "/api/v1/map": 500_000, "/api/v1/propagation": 1_000_000, "/api/v1/status": 20_000} {
+		if w := serveOne(h, "GET", target, "198.51.100.1:1", nil); w.Body.Len() > most {
+			t.Errorf("%s has %d bytes", target, w.Body.Len())
+		}
+	}
+}
+
+// What comes and goes between two parts moves nothing else.
+func TestPartsStayTogetherWhenMirrorsComeAndGo(t *testing.T) {
+	dir := newFiles(t, 9)
+	st := startIn(t, dir, nil)
+	h, _ := st.Handlers()
+	part := func(target string) (p apiMirrors, names string) {
+		t.Helper()
+		if err := json.Unmarshal(serveOne(h, "GET", target, "198.51.100.1:1", nil).Body.Bytes(), &p); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range p.Mirrors {
+			names += strings.TrimSuffix(m.Name, ".example.org") + " "
+		}
+		return p, names
+	}
+	p, names := part("/api/v1/mirrors?limit=4")
+	if names != "m0 m1 m2 m3 " {
+		t.Fatalf("the first part is %s", names)
+	}
+	writeFile(t, dir+"/mirrors.d/l9.yml", mirrorYAML("l9.example.org", ""))
+	if err := os.Remove(dir + "/mirrors.d/m5.example.org.yml"); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Reload(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if _, names := part(p.Next); names != "m4 m6 m7 m8 " {
+		t.Errorf("after one came and one went the next part is %s", names)
+	}
+	if err := os.Remove(dir + "/mirrors.d/m3.example.org.yml"); err != nil {
+		t.Fatal(err)
+	}
+	if err := st.Reload(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if _, names := part(p.Next); names != "m4 m6 m7 m8 " {
+		t.Errorf("after the one went at which it began it is %s", names)
 	}
 }

@@ -238,7 +238,7 @@ func TestPagesOfOneMirror(t *testing.T) {
 		{name + "/badge.svg", "image/svg+xml", []string{"<title>mirror: broken</title>"}},
 		{name + "/feed.atom", "application/atom+xml", []string{"https://mirrors.example.org/mirrors/hostile.example.org/feed.atom", "9.8/baseos/aarch64 is broken"}},
 		{"/api/v1" + name, "application/json", []string{`"health":"broken"`, `"behind_since":"2026-03-31T09:00:00Z"`, `"revision":"1001"`, `"works":"unreached"`, `"curl":"curl `}},
-		{"/api/v1" + name + "/history?limit=2", "application/json", []string{`"total":3`, `"next":"/api/v1/mirrors/hostile.example.org/history?limit=2`, `"lag_seconds":28800`, `"health":"broken"`}},
+		{"/api/v1" + name + "/history?limit=2", "application/json", []string{`"total":3`, `"next":"/api/v1/mirrors/hostile.example.org/history?cursor=`, `"lag_seconds":28800`, `"health":"broken"`}},
 		{"/", "text/html", []string{`<span class="health broken">broken</span>`, `<td class="number">3 h</td>`}},
 	} {
 		w := serveOne(h, "GET", tt.path, "192.0.2.7:1", nil)

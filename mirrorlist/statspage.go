@@ -58,8 +58,25 @@ func (s *Server) parseStatsQuery(name string, v url.Values) (q stats.Query, no *
 	return q, nil
 }
 
+// apiStatistics is a part of the sums of a table.
+type apiStatistics struct {
+	stats.Result
+	Found int    `json:"found" doc:"how many rows there are in all parts"`
+	Next  string `json:"next,omitempty" doc:"URL of the next part of the rows; absent in the last one. Also in the header Link"`
+}
+
+// How many rows a part has.
+const (
+	someRows = 10_000
+	mostRows = 100_000
+)
+
 // statsResult answers a question about a table.
-func (s *Server) statsResult(c *gin.Context, name string) (*stats.Result, error) {
+func (s *Server) statsResult(c *gin.Context, name string) (*apiStatistics, error) {
+	part, no := parseSlice(c.Request.URL.Query(), someRows, mostRows)
+	if no != nil {
+		return nil, no
+	}
 	q, no := s.parseStatsQuery(name, c.Request.URL.Query())
 	if no != nil {
 		return nil, no
@@ -70,7 +87,14 @@ func (s *Server) statsResult(c *gin.Context, name string) (*stats.Result, error)
 	if err := q.Check(); err != nil {
 		return nil, badRequest("%v", err)
 	}
-	return s.statistics.Query(c.Request.Context(), q)
+	r, err := s.statistics.Query(c.Request.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	out := &apiStatistics{Result: *r, Found: len(r.Rows)}
+	from, to, next := part.cut(c, len(r.Rows), func(i int) string { return strings.Join(append([]string{""}, r.Rows[i].Labels...), "/") })
+	out.Rows, out.Next = r.Rows[from:to], next
+	return out, nil
 }
 
 // statisticsOperation answers /api/v1/statistics/TABLE and TABLE.csv.
@@ -81,13 +105,13 @@ func (s *Server) statisticsOperation(c *gin.Context) (*response, error) {
 		return nil, err
 	}
 	if !csv {
-		return asJSON(r, anHour)
+		return paged(r, anHour, r.Next)
 	}
 	var b bytes.Buffer
 	if err := r.WriteCSV(&b); err != nil {
 		return nil, err
 	}
-	return &response{kind: typeCSV, body: b.Bytes(), cache: anHour, name: name + ".csv"}, nil
+	return &response{kind: typeCSV, body: b.Bytes(), cache: anHour, name: name + ".csv", links: nextLink(r.Next)}, nil
 }
 
 const typeCSV = "text/csv; charset=utf-8"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -34,7 +35,7 @@ type apiStatus struct {
 	Health  map[string]int `json:"health" doc:"how many mirrors that are not private are what, as a whole"`
 
 	Nodes        []string         `json:"nodes" doc:"that have counted lists in the last two days; empty where nothing is counted"`
-	Publications []apiPublication `json:"publications" doc:"newest first"`
+	Publications []apiPublication `json:"publications" doc:"the newest 10, newest first, each with its last sample alone; /propagation has all"`
 }
 
 type apiFindings struct {
@@ -70,10 +71,14 @@ func reachOf(s state.Share) apiReach {
 	return apiReach{s.Mirrors, s.Of, s.Count(), s.Bandwidth()}
 }
 
+// publicationsOfStatus is how many publications the status tells of.
+const publicationsOfStatus = 10
+
 // publications are those that are remembered, newest first.
-func (t *Table) publications() (out []apiPublication) {
+func (t *Table) publications() []apiPublication {
+	out := []apiPublication{}
 	if t.snap == nil {
-		return nil
+		return out
 	}
 	all := slices.Collect(maps.Values(t.snap.Publications))
 	slices.SortFunc(all, func(a, b *state.Publication) int { return b.Time.Compare(a.Time) })
@@ -97,8 +102,10 @@ func (s *Server) apiStatus(ctx context.Context, t *Table) (*apiStatus, error) {
 		Node: s.opts.Config.Node, Release: cmp.Or(s.opts.Version, "unknown"), Time: s.now().UTC(), Ready: st.Mirrors > 0, Degraded: len(st.Lines()), Loaded: st.Loaded.UTC(),
 		Database: st.Database, Health: map[string]int{}, Nodes: []string{}, Publications: t.publications(),
 	}
-	if out.Publications == nil {
-		out.Publications = []apiPublication{}
+	out.Publications = out.Publications[:min(len(out.Publications), publicationsOfStatus)]
+	for i := range out.Publications {
+		p := &out.Publications[i]
+		p.Samples = p.Samples[max(0, len(p.Samples)-1):]
 	}
 	if st.Database != "" {
 		out.DatabaseBuilt = orNil(st.Built)
@@ -158,7 +165,6 @@ func (s *Server) statusPage(c *gin.Context) (*response, error) {
 		*apiStatus
 		FindingsAge, DatabaseAge time.Duration
 		Counts                   []option
-		Last                     []apiPublication
 	}{page: t.newPage("/status", "Status", ""), apiStatus: st}
 	if st.Findings != nil {
 		p.FindingsAge = st.Time.Sub(st.Findings.Taken)
@@ -171,7 +177,6 @@ func (s *Server) statusPage(c *gin.Context) (*response, error) {
 			p.Counts = append(p.Counts, option{Value: name, Name: name, Count: n})
 		}
 	}
-	p.Last = st.Publications[:min(len(st.Publications), 20)]
 	return render("status", p, "no-cache")
 }
 
@@ -183,18 +188,28 @@ func (p *apiPublication) Latest() *apiSample {
 	return &p.Samples[len(p.Samples)-1]
 }
 
-// apiPublications is what was published.
+// apiPublications is a part of what was published.
 type apiPublications struct {
 	Publications []apiPublication `json:"publications" doc:"newest first"`
+	Total        int              `json:"total" doc:"how many there are in all parts"`
+	Next         string           `json:"next,omitempty" doc:"URL of the next part; absent in the last one. Also in the header Link"`
 }
 
+// How many publications a part has: each has up to 41 samples of each continent.
+const (
+	somePublications = 10
+	mostPublications = 100
+)
+
 // propagationOperation answers /api/v1/propagation.
-func (s *Server) propagationOperation(*gin.Context) (*response, error) {
-	out := apiPublications{s.table.Load().publications()}
-	if out.Publications == nil {
-		out.Publications = []apiPublication{}
+func (s *Server) propagationOperation(c *gin.Context) (*response, error) {
+	part, no := parseSlice(c.Request.URL.Query(), somePublications, mostPublications)
+	if no != nil {
+		return nil, no
 	}
-	return asJSON(out, shortly)
+	all := s.table.Load().publications()
+	from, to, next := part.cut(c, len(all), func(i int) string { return strconv.FormatInt(all[i].Time.UnixNano(), 36) })
+	return paged(apiPublications{all[from:to], len(all), next}, shortly, next)
 }
 
 // A spread is one publication on its way, as a page shows it.
