@@ -192,6 +192,12 @@ type Settings struct {
 	// asked, by tree: "main", the name of an optional module, "vault".
 	Origin Origins `yaml:"origin"`
 
+	// OriginCAFile and MirrorsCAFile name certificates, in PEM, of authorities that
+	// are believed beside the system's when tier0, and mirrors, are asked over
+	// https; "" for none. See [ReadCAs].
+	OriginCAFile  string `yaml:"origin_ca_file"`
+	MirrorsCAFile string `yaml:"mirrors_ca_file"`
+
 	// State is where verdicts are kept: dir:PATH, redis://…, redis+sentinel://….
 	State string `yaml:"state"`
 

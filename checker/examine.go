@@ -93,11 +93,13 @@ func Examine(ctx context.Context, p *Prober, n *schema.Network, m *schema.Mirror
 // ReadTruth asks tier0 what it serves now of keys, repositories and sets of
 // images: one generation of each. A key that it does not have is Absent, and one
 // of a tree that no tier0 is named for is not in the result; nor is one that could
-// not be read, which is said in the error.
+// not be read, which is said in the error. Of agent count Version, ContactURL,
+// Vantage, and RootCAs, which are those that tier0 is believed with.
 func ReadTruth(ctx context.Context, n *schema.Network, tier0s Origins, keys []state.Key, agent ProbeOptions) (map[state.Key]state.Truth, error) {
 	client := fetch.New(fetch.Options{
 		AllowPrivate: true, // an administrator has said where it is
 		Timeout:      tier0Timeout, MinRate: minRate, UserAgent: userAgent(agent.Version, agent.ContactURL),
+		RootCAs: agent.RootCAs,
 	})
 	defer client.CloseIdleConnections()
 	var sources []*tier0

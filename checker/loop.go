@@ -224,7 +224,7 @@ func (c *Checker) newLoop(ctx context.Context, files *watch, snap *state.Snapsho
 	var err error
 	l.origin, err = NewOrigin(OriginOptions{
 		Network: l.network, Tier0s: s.Origin, Known: snap.Truth, Decisions: c.store.Decisions, Dir: dir,
-		Version: c.opts.Version, ContactURL: s.ContactURL, Vantage: s.Vantage, Log: c.log,
+		Version: c.opts.Version, ContactURL: s.ContactURL, Vantage: s.Vantage, RootCAs: c.originCAs, Log: c.log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("checker: %w", err)

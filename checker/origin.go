@@ -3,6 +3,7 @@ package checker
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -94,6 +95,10 @@ type OriginOptions struct {
 
 	// Vantage names the place that is looked from.
 	Vantage string
+
+	// RootCAs replace the system's certificate authorities unless nil: see
+	// [ReadCAs].
+	RootCAs *x509.CertPool
 
 	// Log takes what concerns this process and not the origin. Default: nowhere.
 	Log *slog.Logger
@@ -213,7 +218,7 @@ func NewOrigin(opts OriginOptions) (*Origin, error) {
 		// address.
 		client: fetch.New(fetch.Options{
 			AllowPrivate: true, MaxBytes: repodata.MaxRepomd, Timeout: tier0Timeout, MinRate: minRate,
-			UserAgent: userAgent(opts.Version, opts.ContactURL),
+			UserAgent: userAgent(opts.Version, opts.ContactURL), RootCAs: opts.RootCAs,
 		}),
 	}
 	var trees []string

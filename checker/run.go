@@ -3,6 +3,7 @@ package checker
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,7 +35,8 @@ type Options struct {
 	// file. Nil: administrators decide nothing.
 	ReadOverrides func() (*Overrides, error)
 
-	// Probe replaces the network, for tests: Dial, Lookup and RootCAs count.
+	// Probe replaces the network of mirrors, for tests: Dial, Lookup and RootCAs
+	// count.
 	Probe ProbeOptions
 }
 
@@ -50,6 +52,8 @@ type Checker struct {
 	log   *slog.Logger
 	store Store
 	close func() error // of a store that New has opened
+
+	originCAs *x509.CertPool // that tier0 is asked with; nil is the system's
 
 	hints    chan string
 	reload   chan reloadRequest
@@ -124,6 +128,15 @@ func New(opts Options) (*Checker, error) {
 		// else put there would be believed.
 		if base, err := os.UserCacheDir(); err == nil {
 			c.opts.Settings.CacheDir = filepath.Join(base, "meridian-checker")
+		}
+	}
+	var err error
+	if c.originCAs, err = ReadCAs(opts.Settings.OriginCAFile); err != nil {
+		return nil, fmt.Errorf("checker: origin_ca_file: %w", err)
+	}
+	if c.opts.Probe.RootCAs == nil {
+		if c.opts.Probe.RootCAs, err = ReadCAs(opts.Settings.MirrorsCAFile); err != nil {
+			return nil, fmt.Errorf("checker: mirrors_ca_file: %w", err)
 		}
 	}
 	tree, err := schema.ReadTree(opts.Settings.Network, "", nil)

@@ -1,10 +1,12 @@
 package checker
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,7 +15,7 @@ import (
 // Rooted returns s with relative paths below dir, the directory of the file that
 // they were read from.
 func (s Settings) Rooted(dir string) Settings {
-	for _, p := range []*string{&s.Network, &s.Overrides, &s.SecretFile, &s.CacheDir} {
+	for _, p := range []*string{&s.Network, &s.Overrides, &s.SecretFile, &s.CacheDir, &s.OriginCAFile, &s.MirrorsCAFile} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
@@ -41,6 +43,26 @@ func (s *Settings) Page(mirror string) string {
 		return ""
 	}
 	return strings.TrimRight(s.PublicURL, "/") + "/mirrors/" + url.PathEscape(mirror)
+}
+
+// ReadCAs returns the system's certificate authorities together with those of a
+// file in PEM. Without a file it is nil, which means the system's.
+func ReadCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, err
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate; write those of the authorities, each from BEGIN CERTIFICATE to END CERTIFICATE", file)
+	}
+	return pool, nil
 }
 
 // Check reports what is wrong with settings, and puts the defaults in.

@@ -80,9 +80,13 @@ func origin(ctx context.Context, env daemon.Env, args []string) error {
 	case verb == "":
 		return c.print(env.Stdout, keys)
 	}
+	cas, err := checker.ReadCAs(c.settings.OriginCAFile)
+	if err != nil {
+		return fmt.Errorf("origin_ca_file: %w", err)
+	}
 	o, err := checker.NewOrigin(checker.OriginOptions{
 		Network: c.network, Tier0s: c.settings.Origin, Known: c.snap.Truth,
-		Version: daemon.Version(), ContactURL: c.settings.ContactURL, Vantage: c.settings.Vantage,
+		Version: daemon.Version(), ContactURL: c.settings.ContactURL, Vantage: c.settings.Vantage, RootCAs: cas,
 	})
 	if err != nil {
 		return err

@@ -91,6 +91,13 @@ func probe(ctx context.Context, env daemon.Env, args []string) error {
 		AllowPrivateAddresses: s.AllowPrivateAddresses || *private,
 		Asking:                progress.asking,
 	}
+	ofTier0 := opts
+	if ofTier0.RootCAs, err = checker.ReadCAs(s.OriginCAFile); err != nil {
+		return fmt.Errorf("origin_ca_file: %w", err)
+	}
+	if opts.RootCAs, err = checker.ReadCAs(s.MirrorsCAFile); err != nil {
+		return fmt.Errorf("mirrors_ca_file: %w", err)
+	}
 	var all []probed
 	for _, file := range files {
 		p := probed{file: file, problems: slices.Compact(schema.LintFiles(n, []string{file}))}
@@ -99,7 +106,7 @@ func probe(ctx context.Context, env daemon.Env, args []string) error {
 		p.mirror, _ = schema.LoadMirror(file)
 		all = append(all, p)
 	}
-	truth, err := probeTruth(ctx, env, n, s.Origin, all, opts)
+	truth, err := probeTruth(ctx, env, n, s.Origin, all, ofTier0)
 	if err != nil {
 		return err
 	}
