@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 const module = "meridian"
@@ -113,6 +114,7 @@ func check(root string) ([]string, error) {
 			checkSkips(f, report)
 			if !f.test {
 				checkDocs(f, report)
+				checkHelp(f, report)
 			}
 		}
 	}
@@ -296,6 +298,48 @@ func checkDocs(f *file, report reporter) {
 }
 
 // receiver is the name of the type that a method is of.
+// The screen that a help text fits on.
+const (
+	screenColumns = 80
+	screenLines   = 40
+)
+
+// checkHelp is about help texts, which are constants called usage or *Usage.
+func checkHelp(f *file, report reporter) {
+	for _, decl := range f.ast.Decls {
+		d, ok := decl.(*ast.GenDecl)
+		if !ok || d.Tok != token.CONST {
+			continue
+		}
+		for _, spec := range d.Specs {
+			c := spec.(*ast.ValueSpec)
+			if len(c.Values) != 1 || !strings.HasSuffix(strings.ToLower(c.Names[0].Name), "usage") {
+				continue
+			}
+			text, ok := c.Values[0].(*ast.BasicLit)
+			if !ok {
+				continue
+			}
+			help, err := strconv.Unquote(text.Value)
+			if err != nil {
+				continue // the compiler says so
+			}
+			lines := strings.Split(strings.TrimSuffix(help, "\n"), "\n")
+			for _, line := range lines {
+				if n := utf8.RuneCountInString(line); n > screenColumns {
+					report(c.Pos(), "%s has a line of %d columns, and a terminal %d: %q", c.Names[0].Name, n, screenColumns, line)
+				}
+			}
+			if len(lines) > screenLines {
+				report(c.Pos(), "%s has %d lines; %d fit a screen", c.Names[0].Name, len(lines), screenLines)
+			}
+			if !strings.HasPrefix(lines[len(lines)-1], "    ") {
+				report(c.Pos(), "%s does not end in an example that can be pasted", c.Names[0].Name)
+			}
+		}
+	}
+}
+
 func receiver(d *ast.FuncDecl) string {
 	e := d.Recv.List[0].Type
 	for {

@@ -18,18 +18,19 @@ const usage = `usage:
     bench [-run REGEXP]
     bench -list
 
-bench prints one line for everything it measures: what, the value, the limit, and
-"ok" or "MISSED". Lines without a limit are there to be read. It ends with status
-1 when a limit is missed; what cannot be measured here, because a program is not
-installed, is named and misses nothing.
+bench prints one line for everything it measures: what, the value, the limit,
+and "ok" or "MISSED". Lines without a limit are there to be read. It ends with
+status 1 when a limit is missed; what cannot be measured here, because a program
+is not installed, is named and misses nothing.
 
     -run REGEXP   only the sections whose name matches
     -list         print the sections, and run none
 
 CPU time is what the kernel counts for a process, and the median of several
-rounds in which everything that is compared takes turns. On a machine that others
-use it still varies by a third: the line "calibration" says how fast this machine
-was in the same rounds. Instructions are counted by valgrind and vary by 1 %.
+rounds in which everything that is compared takes turns. On a machine that
+others use it still varies by a third: the line "calibration" says how fast this
+machine was in the same rounds. Instructions are counted by valgrind and vary by
+1 %.
 
 Example:
     go run ./cmd/bench -run 'decision|route'

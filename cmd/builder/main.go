@@ -15,17 +15,18 @@ const usage = `usage:
 repo writes DIR/repodata for the packages below DIR. The lists of packages are
 those of createrepo_c 0.17. repomd.xml is replaced last, and unsigned.
 
-    -update                reuse what is known of unchanged packages; keep group,
-                           modules and updateinfo; touch nothing if nothing changed
-    -revision TEXT         of repomd.xml (default the time, and more than before)
+    -update                reuse what is known of unchanged packages; keep
+                           group, modules and updateinfo; touch nothing if
+                           nothing changed
+    -revision TEXT         of repomd.xml (default the time, above the last)
     -set-timestamp-to-revision    the revision, a number, is the files' time too
     -baseurl URL           where the packages are, if not beside repodata
-    -excludes PATTERN      leave out packages whose path below DIR matches; again
-    -pkglist FILE          take the packages of this list, a path below DIR a line
+    -excludes PATTERN      leave out paths below DIR that match; repeatable
+    -pkglist FILE          take these packages, a path below DIR a line
     -groupfile, -modules, -updateinfo FILE     check, and pass on
     -compress-type gz|zst  of the lists (default gz: EL7 reads no zst)
     -checksum sha256|sha384|sha512
-    -retain-old-md N       keep the newest N older files of each kind (default 0)
+    -retain-old-md N       keep the newest N older files of each kind
     -workers N             read N packages at once (default one a processor)
     -cache FILE            what was read (default in the user's cache directory)
     -receipts FILE         what another command found of the packages it read;

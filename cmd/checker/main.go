@@ -24,12 +24,12 @@ does a single time. lint reads files of mirrors.d and prints what is wrong with
 them. It opens no connection. probe also visits the mirrors, once, and prints
 what an operator has to do about each. origin shows what tier0 was seen to
 publish, and keeps what administrators decide about it. ready says how much of
-the network carries a version that is to be served. token prints what an operator
-sends when a mirror has synced. "checker VERB -h" says more.
+the network carries a version that is to be served. token prints what an
+operator sends when a mirror has synced. "checker VERB -h" says more.
 
     checker run -config /etc/meridian/checker.yml
     checker lint -network network.yml mirrors.d/mirror.example.org.yml
-    checker probe -origin https://tier0.example.org/ mirrors.d/mirror.example.org.yml
+    checker probe -origin https://tier0.example.org/ mirror.example.org.yml
 `
 
 func main() { daemon.Main(run) }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -23,20 +22,4 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		UpdateScripts:       os.Getenv("UPDATE_SCRIPTS") != "",
 	})
-}
-
-// Help that scrolls away is not read.
-func TestHelpFitsAScreen(t *testing.T) {
-	for verb, text := range map[string]string{
-		"checker": usage, "run": runUsage, "once": onceUsage, "lint": lintUsage, "probe": probeUsage, "origin": originUsage, "ready": readyUsage, "token": tokenUsage,
-	} {
-		if n := strings.Count(text, "\n"); n > 40 {
-			t.Errorf("the help of %s has %d lines, want at most 40", verb, n)
-		}
-		for line := range strings.Lines(text) {
-			if n := len(line) - 1; n > 85 {
-				t.Errorf("the help of %s has a line of %d columns, want at most 85: %s", verb, n, line)
-			}
-		}
-	}
 }

@@ -24,19 +24,21 @@ const probeUsage = `usage:
     checker probe [-network FILE] [-origin URL|DIR | -config checker.yml]
                   [-format text|json] FILE...
 
-probe reads files of mirrors.d as lint does, and visits their mirrors, once: each
-way to them, certificate, repositories, images, some files. Each trouble is told
-with the request that shows it, as a line to paste, and with what to do. The exit
-status is 1 when something failed: the network should wait with the mirror.
+probe reads files of mirrors.d as lint does, and visits their mirrors, once:
+each way to them, certificate, repositories, images, some files. Each trouble is
+told with the request that shows it, as a line to paste, and with what to do.
+The exit status is 1 when something failed: the network should wait with the
+mirror.
 
     -network FILE   says what a mirror has (default network.yml)
-    -origin URL     tier0, as a URL or a directory: what the mirror has is compared
-                    with it. Without, only with what the mirror says of itself.
+    -origin URL     tier0, as a URL or a directory: what the mirror has is
+                    compared with it. Without, only with what the mirror says of
+                    itself.
     -config FILE    the settings of a checker, which name both
     -format text    for people (default); json has every check and all evidence
     -allow-private-addresses   for mirrors of a test network
 
-    checker probe -origin https://tier0.example.org/ mirrors.d/mirror.example.org.yml
+    checker probe -origin https://tier0.example.org/ mirror.example.org.yml
 `
 
 // reports are the ways to print what was found, of all files of one run at once.

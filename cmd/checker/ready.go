@@ -18,14 +18,14 @@ import (
 )
 
 const readyUsage = `usage:
-    checker ready -config checker.yml [-min SHARE] [-missing] [-format text|json]
-                  VERSION
+    checker ready -config checker.yml [-min SHARE] [-missing]
+                  [-format text|json] VERSION
 
 ready prints how much of the network carries each repository of a version, which
 may be one of pending_versions, by number of mirrors and by bandwidth, and for
-each continent. The exit status is 1 while the origin lacks a repository, or fewer
-than SHARE (default 0.6) of a continent's bandwidth have one, or the images that
-the origin has.
+each continent. The exit status is 1 while the origin lacks a repository, or
+fewer than SHARE (default 0.6) of a continent's bandwidth have one, or the
+images that the origin has.
 
     -missing   name the mirrors that lack something too
 

@@ -26,11 +26,11 @@ import (
 const runUsage = `usage:
     checker run -config checker.yml [-v]
 
-run is the daemon. It visits every mirror of the network, compares what they have
-with what the origin has published, and keeps what it finds out where mirrorlist
-servers read it. Of several that share a state one does so, and the others stand
-by. The network, the mirrors and the overrides are read again when they change;
-SIGHUP reads them at once, and accepts that many mirrors are gone.
+run is the daemon. It visits every mirror of the network, compares what they
+have with what the origin has published, and keeps what it finds out where
+mirrorlist servers read it. Of several that share a state one does so, and the
+others stand by. The network, the mirrors and the overrides are read again when
+they change; SIGHUP reads them at once, and accepts that many mirrors are gone.
 
     -v   log more
 

@@ -22,6 +22,8 @@ synced, to the listener of the checker:
 The mirror is then visited within seconds. A hint is all that it is: what the
 mirror serves decides. Tokens are derived from secret_file; a new secret makes
 all of them void.
+
+    checker token -config /etc/meridian/checker.yml mirror.example.org
 `
 
 // token prints what operators of mirrors send with the hint that they have

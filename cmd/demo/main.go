@@ -21,10 +21,10 @@ const usage = `usage:
     demo [-listen ADDR] [-dir DIR]
     demo -check
 
-demo shows a whole mirror network on this machine: packages, signed repositories,
-a tier0, mirrors on loopback that follow it, of which some lag or are broken, the
-checker that finds that out, and the server that sends clients to mirrors. It
-prints what to open and what to paste, and runs until Ctrl-C.
+demo shows a whole mirror network on this machine: packages, signed
+repositories, a tier0, mirrors on loopback that follow it, of which some lag or
+are broken, the checker that finds that out, and the server that sends clients
+to mirrors. It prints what to open and what to paste, and runs until Ctrl-C.
 
     -listen ADDR   where the server listens; a port is chosen when this one is
                    taken (default 127.0.0.1:8080)
@@ -34,7 +34,6 @@ prints what to open and what to paste, and runs until Ctrl-C.
     -check         do what the screen says oneself, and exit: status 0 when all
                    of it works
 
-Example:
     go run ./cmd/demo
 `
 

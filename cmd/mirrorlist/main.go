@@ -42,10 +42,10 @@ explain prints which mirrors a client at ADDR is given for a repository, in
 order, and why every other mirror is not among them. It reads the same files as
 the daemon and decides with the same code.
 
-stats sums up what was counted. simulate says what each mirror would be sent, and
-what a change of mirrors.d does to that. replay asks this server and another one
-for the lists of an access log, and says where they differ. Each has a help text
-of its own.
+stats sums up what was counted. simulate says what each mirror would be sent,
+and what a change of mirrors.d does to that. replay asks this server and another
+one for the lists of an access log, and says where they differ. Each has a help
+text of its own.
 
 geo compiles a geolocation database of MaxMind or IPinfo into the form that
 serve maps. serve does this by itself, in a child process.
@@ -218,10 +218,14 @@ func explain(ctx context.Context, env daemon.Env, args []string) error {
 }
 
 func compile(args []string) error {
-	if len(args) != 2 {
+	flags := flag.NewFlagSet("geo", flag.ContinueOnError)
+	if err := daemon.ParseFlags(flags, args, usage); err != nil {
+		return err
+	}
+	if flags.NArg() != 2 {
 		return daemon.Misuse("geo takes a database and the snapshot to write: mirrorlist geo GeoLite2-City.mmdb city.geo")
 	}
-	return geo.Compile(args[0], args[1])
+	return geo.Compile(flags.Arg(0), flags.Arg(1))
 }
 
 // compileInChild compiles a database in a process of its own, whose memory is

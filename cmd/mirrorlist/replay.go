@@ -55,7 +55,8 @@ replay on the same host. With -config nothing has to be trusted.
 
     -rate N         requests a second to each server, 20 by default
     -max N          requests at most, 10000 by default
-    -show-clients   print the clients of examples; without it no address is printed
+    -show-clients   print the clients of examples; without it no address is
+                    printed
 
 example:
     mirrorlist replay -log access.log -config mirrorlist.yml \

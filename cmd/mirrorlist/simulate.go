@@ -13,28 +13,30 @@ import (
 )
 
 const simulateUsage = `usage:
-    mirrorlist simulate -config mirrorlist.yml (-clients FILE | -population FILE)
+    mirrorlist simulate -config mirrorlist.yml
+                        (-clients FILE | -population FILE)
                         [-change DIR] [-format text|json]
 
 simulate says what each mirror is sent in a day: its share of the lists that it
-is the first of, and the Mbit/s that this comes to by list_bytes of the settings.
-With -change it compares the network with one that has the mirrors of DIR instead,
-such as mirrors.d with a pull request in it: who gains, who loses.
+is the first of, and the Mbit/s that this comes to by list_bytes of the
+settings. With -change it compares the network with one that has the mirrors of
+DIR instead, such as mirrors.d with a pull request in it: who gains, who loses.
 
-It decides with the code of the server. The same files give the same numbers: all
-mirrors are taken to be well, and nothing is asked of the network. Mirrors without
-coordinates are where the server of this cache_dir last saw their hosts, or else
-in the middle of their countries.
+It decides with the code of the server. The same files give the same numbers:
+all mirrors are taken to be well, and nothing is asked of the network. Mirrors
+without coordinates are where the server of this cache_dir last saw their hosts,
+or else in the middle of their countries.
 
--clients has one client a line: ADDRESS LISTS VERSION/REPO ARCH, of which only the
-address is required; LISTS is how many it asks for in a day. -population is CSV
-with the columns country and count, and perhaps version, repo, arch and period, as
-"mirrorlist stats -format csv" writes it; clients are spread evenly over the IPv4
-addresses that the database has in a country. A "-" reads standard input.
+-clients has one client a line: ADDRESS LISTS VERSION/REPO ARCH, of which only
+the address is required; LISTS is how many it asks for in a day. -population is
+CSV with the columns country and count, and perhaps version, repo, arch and
+period, as "mirrorlist stats -format csv" writes it; clients are spread evenly
+over the IPv4 addresses that the database has in a country. A "-" reads standard
+input.
 
 example:
-    mirrorlist stats -config mirrorlist.yml -by period,country,version,repo,arch \
-        -format csv >population.csv
+    mirrorlist stats -config mirrorlist.yml \
+        -by period,country,version,repo,arch -format csv >population.csv
     mirrorlist simulate -config mirrorlist.yml -population population.csv \
         -change ../pull-request/mirrors.d
 `

@@ -20,16 +20,16 @@ const statsUsage = `usage:
                      [-from DAY] [-to DAY] [-format text|csv|json]
 
 stats sums up what all nodes have counted. The columns of a table, and what they
-mean, are in docs/OPERATING.md; "period" is the day or the first day of the week.
-Without -by all columns are told apart, without -from the last 30 days are summed
-up. What was folded because it was too little is "other".
+mean, are in docs/OPERATING.md; "period" is the day or the first day of the
+week. Without -by all columns are told apart, without -from the last 30 days are
+summed up. What was folded because it was too little is "other".
 
 example:
-    mirrorlist stats -config mirrorlist.yml -table lists -by country -from 2026-03-01
+    mirrorlist stats -config mirrorlist.yml -by country -from 2026-03-01
     mirrorlist stats -config mirrorlist.yml -table mirrors -by period \
         -where mirror=mirror.example.org
-    mirrorlist stats -config mirrorlist.yml -by period,country,version,repo,arch \
-        -format csv >population.csv
+    mirrorlist stats -config mirrorlist.yml \
+        -by period,country,version,repo,arch -format csv >population.csv
 `
 
 func showStats(ctx context.Context, env daemon.Env, args []string) error {

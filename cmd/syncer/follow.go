@@ -23,15 +23,15 @@ const followUsage = `usage:
 
 run is the daemon of a mirror: it keeps trees as their upstreams publish them.
 Each is asked for two small files; when they have changed, what is new is
-fetched beside the tree, verified, and switched so that no reader ever finds half
-of a repository. What older metadata names stays for a time of grace. SIGHUP and
-"POST /-/follow" have all trees followed at once. It may be stopped, and killed,
-at any time: the next run goes on from there. With -check it says what is wrong
-with the settings, and exits.
+fetched beside the tree, verified, and switched so that no reader ever finds
+half of a repository. What older metadata names stays for a time of grace.
+SIGHUP and "POST /-/follow" have all trees followed at once. It may be stopped,
+and killed, at any time: the next run goes on from there. With -check it says
+what is wrong with the settings, and exits.
 
 once follows the trees named, or all, and ends. Where another process follows
-already, that one does it once more. The exit status is 0 when all trees are what
-their upstreams have.
+already, that one does it once more. The exit status is 0 when all trees are
+what their upstreams have.
 
     -dry-run          say what would change, and change nothing
     -json             print the reports as JSON, one a line

@@ -22,8 +22,8 @@ once does so once. publish makes tier0 serve a tree, in an order in which no
 reader finds metadata whose files are missing. rollback returns to what was
 published before. manifest lists everything in TREE with sizes, times and
 checksums. verify compares TREE with such a list, by default the one that was
-published with it, and ends with status 1 when they differ. "syncer VERB -h" says
-more.
+published with it, and ends with status 1 when they differ. "syncer VERB -h"
+says more.
 
     syncer verify -sample 1000 .
 `

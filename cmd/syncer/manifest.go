@@ -102,8 +102,8 @@ content). The exit status is 1 when there is one.
 
     -sample N        read the content of only N files, chosen anew each time;
                      names and sizes are always compared
-    -manifest FILE   a list that "syncer manifest" made (default TREE/manifest.gz,
-                     which comes with a published tree)
+    -manifest FILE   a list that "syncer manifest" made (default
+                     TREE/manifest.gz, which comes with a published tree)
     -json            print one JSON object
 
     syncer verify -sample 1000 .

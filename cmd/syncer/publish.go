@@ -34,20 +34,24 @@ DEST is a directory, rsync://[USER@]HOST[:PORT]/MODULE[/DIR], HOST::MODULE, or
     -dry-run             say what would change, and change nothing
     -json                print the report as JSON
     -pub FILE            refuse what no key in FILE has signed; may be repeated
-    -url URL             where a DEST serves its tree: ask there too; may be repeated
-    -network FILE        a network file, for its allowed_outdate: generations stay
-                         that long and 48h more
+    -url URL             where a DEST serves its tree: ask there too; may be
+                         repeated
+    -network FILE        a network file, for its allowed_outdate: generations
+                         stay that long and 48h more
     -grace DURATION      or say how long they stay (default 60h)
-    -max-delete N        how many names may leave the tree, or be deleted, at a time
-                         (default a tenth and at least 1000; -1 is any)
-    -replace             let packages change under the same name, which breaks clients
-    -sign COMMAND        rollback: what signs a repomd.xml, its arguments between
-                         spaces, no shell; it is given the path and leaves .asc there
+    -max-delete N        how many names may leave the tree, or be deleted, at a
+                         time (default a tenth and at least 1000; -1 is any)
+    -replace             let packages change under the same name, which breaks
+                         clients
+    -sign COMMAND        rollback: what signs a repomd.xml, its arguments
+                         between spaces, no shell; it is given the path and
+                         leaves .asc there
     -password-file FILE  for rsync daemons
     -protocol N          speak no newer rsync protocol (30 for rsync 3.0)
     -checksum NAME       rsync's --checksum-choice (md5 for an old rsync)
     -timeout DURATION    when nothing moves (default 10m)
-    -fsync               have remote rsyncs (3.2.4 or newer) sync each file to disk
+    -fsync               have remote rsyncs (3.2.4 or newer) sync each file to
+                         disk
     -rsync PROGRAM       another rsync than the one in PATH
     -break-lock NAME     remove the lock of a publisher that is known to be gone
     -accept-clock        publish although the last publication is in the future
