@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -104,6 +105,15 @@ func (m *circleMirror) serve(w http.ResponseWriter, r *http.Request) {
 	tree.ServeHTTP(w, r)
 }
 
+// bomb is little that becomes much.
+var bomb = sync.OnceValue(func() []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	w.Write(make([]byte, 32<<20))
+	w.Close()
+	return b.Bytes()
+})
+
 // misbehaviours of mirrors, by name.
 var misbehaviours = map[string]func(m *circleMirror, w http.ResponseWriter, r *http.Request){
 	"html": func(_ *circleMirror, w http.ResponseWriter, _ *http.Request) {
@@ -143,8 +153,14 @@ var misbehaviours = map[string]func(m *circleMirror, w http.ResponseWriter, r *h
 		w.WriteHeader(rec.Code)
 		w.Write(body)
 	},
-	"refusing": func(_ *circleMirror, w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "maintenance", http.StatusServiceUnavailable)
+	"bomb": func(_ *circleMirror, w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Write(bomb())
+	},
+	// This one is fine but for its clock.
+	"clock ahead": func(m *circleMirror, w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Date", time.Now().Add(30*24*time.Hour).UTC().Format(http.TimeFormat))
+		m.serve(w, r)
 	},
 	"redirect loop": func(_ *circleMirror, w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, r.URL.Path+"?again", http.StatusFound)
@@ -219,8 +235,8 @@ func newCircle(t *testing.T) *circle {
 	c.add("second", 2, 0, "")
 	c.add("third", 4, 3, "")
 	c.add("stuck", 0, 0, "")
-	c.add("partial", 1, 0, "")
-	for i, how := range []string{"html", "truncated", "drips", "tampering", "refusing", "redirect loop", "endless"} {
+	c.add("clock-ahead", 1, 0, "clock ahead")
+	for i, how := range []string{"html", "truncated", "drips", "tampering", "bomb", "redirect loop", "endless"} {
 		c.add(strings.ReplaceAll(how, " ", "-"), 1+i%2, 0, how)
 	}
 	if len(c.mirrors) != 12 {
@@ -393,6 +409,23 @@ func (c *circle) list() string {
 	return string(body)
 }
 
+// listFrom asks for the list as a client with that address.
+func (c *circle) listFrom(ip net.IP) string {
+	c.t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: ip}}
+	client := http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
+	resp, err := client.Get(c.server + "/mirrorlist/9/baseos?arch=x86_64")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		c.t.Errorf("list for %v: %d, %v: %q", ip, resp.StatusCode, err, body)
+	}
+	return string(body)
+}
+
 // helloVersion is the generation of what was installed.
 var helloVersion = regexp.MustCompile(`^meridian-hello-1\.([0-9]+)-`)
 
@@ -476,6 +509,11 @@ func TestCircle(t *testing.T) {
 		rounds = 1
 	}
 	for round := range rounds {
+		if round == rounds-1 {
+			c.until("one mirror is stale while clients go on", func(s *state.Snapshot) bool {
+				return s.Mirrors["stuck.example.org"].Health[circleKey] == state.Stale
+			})
+		}
 		for name, w := range ways {
 			asked := time.Now()
 			g, err := c.install(w.program, w.source(c.server))
@@ -487,7 +525,8 @@ func TestCircle(t *testing.T) {
 		}
 	}
 	c.checkVerdicts()
-	c.checkListsAfterTampering()
+	c.checkListsAfter("tampering", state.Broken)
+	c.checkListsAfter("stuck", state.Stale)
 	stop()
 	wg.Wait()
 	if t.Failed() {
@@ -549,15 +588,18 @@ func (c *circle) checkVerdicts() {
 	c.t.Helper()
 	c.until("the verdicts are those of what mirrors do", func(s *state.Snapshot) bool {
 		health := func(name string) state.Health { return s.Mirrors[name+".example.org"].Health[circleKey] }
-		return health("fresh").Listable() && health("stuck") == state.Stale &&
-			health("html") == state.Broken && !health("truncated").Listable() && !health("drips").Listable() &&
+		return health("fresh").Listable() && health("clock-ahead").Listable() && health("stuck") == state.Stale &&
+			health("html") == state.Broken && !health("truncated").Listable() && !health("drips").Listable() && health("bomb") == state.Broken &&
 			health("tampering") == state.Broken && !health("redirect-loop").Listable() && !health("endless").Listable()
 	})
 	snap, err := c.state.Load(c.t.Context())
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	for _, name := range []string{"html", "truncated", "drips", "tampering", "redirect-loop", "endless"} {
+	if w := snap.Mirrors["clock-ahead.example.org"].Warnings; !slices.ContainsFunc(w, func(s string) bool { return strings.Contains(s, "clock") }) {
+		c.t.Errorf("nobody is told of a clock that is ahead: %q", w)
+	}
+	for _, name := range []string{"html", "truncated", "drips", "tampering", "bomb", "redirect-loop", "endless"} {
 		st := snap.Mirrors[name+".example.org"]
 		problem := st.Problem
 		if f := st.Findings[circleKey]; f != nil && f.Problem != nil {
@@ -569,12 +611,12 @@ func (c *circle) checkVerdicts() {
 	}
 }
 
-// checkListsAfterTampering demands that a mirror that was caught is in no list
-// from then on, whatever is published meanwhile.
-func (c *circle) checkListsAfterTampering() {
+// checkListsAfter demands that a mirror that was found to be something is in no
+// list from then on, whatever is published meanwhile.
+func (c *circle) checkListsAfter(name string, what state.Health) {
 	c.t.Helper()
-	m := c.mirrors["tampering"]
-	caught, until := c.caught(), time.Time{}
+	m := c.mirrors[name]
+	caught, until := c.caught(name, what), time.Time{}
 	c.mu.Lock()
 	generation := c.generation
 	c.mu.Unlock()
@@ -601,26 +643,26 @@ func (c *circle) checkListsAfterTampering() {
 		}
 		has := strings.Contains(s.list, m.url)
 		if has && gone {
-			c.t.Errorf("%v after it was caught, the tampering mirror is listed again:\n%s", s.at.Sub(caught), s.list)
+			c.t.Errorf("%v after it was seen to be %s, %s is listed again:\n%s", s.at.Sub(caught), what, name, s.list)
 			break
 		}
 		gone = !has
 	}
 	if !gone {
-		c.t.Error("no list was seen without the mirror that was caught tampering")
+		c.t.Errorf("no list was seen without %s, which was seen to be %s", name, what)
 	}
 }
 
-// caught is when the tampering was found out.
-func (c *circle) caught() time.Time {
+// caught is when a mirror was first found to be something.
+func (c *circle) caught(name string, what state.Health) time.Time {
 	c.t.Helper()
-	events, err := c.history("tampering.example.org")
+	events, err := c.history(name + ".example.org")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	i := slices.IndexFunc(events, func(e state.Event) bool { return e.To == state.Broken && slices.Contains(e.Keys, circleKey) })
+	i := slices.IndexFunc(events, func(e state.Event) bool { return e.To == what && slices.Contains(e.Keys, circleKey) })
 	if i < 0 {
-		c.t.Fatalf("no event tells of the tampering: %+v", events)
+		c.t.Fatalf("no event tells that %s is %s: %+v", name, what, events)
 	}
 	return events[i].Time
 }
@@ -677,6 +719,14 @@ func (c *circle) checkExpire() {
 	c.until("the server acts on it", func(*state.Snapshot) bool {
 		return strings.Contains(c.explain(), "holds a generation that was withdrawn")
 	})
+	// Clients of one network are given one order, so many are asked for. Where third
+	// stands by weight alone is chance.
+	for i := range 20 {
+		list := c.listFrom(net.IPv4(127, 0, byte(100+i), 1))
+		if fresh, old := strings.Index(list, c.mirrors["fresh"].url), strings.Index(list, lagging.url); fresh < 0 || old >= 0 && old < fresh {
+			c.t.Errorf("after expire, client %d is not led to the fix first:\n%s", i, list)
+		}
+	}
 	for name, w := range ways {
 		g, err := c.install(w.program, w.source(c.server))
 		if err != nil {
