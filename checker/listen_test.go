@@ -222,10 +222,13 @@ func TestReadiness(t *testing.T) {
 			lines: []string{"degraded: origin: nothing of it was seen yet: checker origin says why"},
 		},
 		{
-			name: "the origin is away, and in trouble", change: func(s *Standing) { s.Origin.Confirmed, s.Origin.Troubled = ago(6*time.Minute), 140 },
+			name: "the origin is away, and in trouble", change: func(s *Standing) {
+				s.Origin.Confirmed, s.Origin.Troubled, s.Origin.Disputed = ago(6*time.Minute), 140, 3
+			},
 			ready: true, lines: []string{
 				"degraded: origin: last confirmed 2026-11-22T11:54:00Z: checker origin says why",
 				"degraded: origin: what it serves of 140 repositories is not believed: checker origin says why",
+				"degraded: origin: mirrors have something newer of 3 repositories, which it does not confirm: their metalinks go without hashes after 15 minutes",
 			},
 		},
 		{
@@ -292,7 +295,7 @@ func TestMetrics(t *testing.T) {
 			},
 			Truth: map[state.Key]state.Truth{base9: {}, crb9: {Withdrawn: "broken"}},
 		},
-		Origin: OriginNumbers{Keys: 140, Absent: 2, Troubled: 1, Confirmed: time.Unix(1_700_000_100, 0), Publications: 4, Generations: 80, Troubles: 1},
+		Origin: OriginNumbers{Keys: 140, Absent: 2, Troubled: 1, Disputed: 3, Confirmed: time.Unix(1_700_000_100, 0), Publications: 4, Generations: 80, Troubles: 1},
 		Visits: 1000, Requests: 50000, Bytes: 123456, UnderWay: 3, Overdue: 2,
 		Events: map[string]uint64{state.HealthChanged: 12}, Lags: lags,
 		Problems: map[string][]string{"overrides": {"a", "b"}},
@@ -306,7 +309,7 @@ func TestMetrics(t *testing.T) {
 		`repositories{health="fresh",repo="baseos"} 3`, `repositories{health="broken",repo="baseos"} 1`, `repositories{health="absent",repo="appstream"} 1`,
 		`propagation_lag_seconds_bucket{le="60"} 1`, `propagation_lag_seconds_bucket{le="120"} 1`, `propagation_lag_seconds_bucket{le="300"} 3`,
 		`propagation_lag_seconds_bucket{le="86400"} 3`, `propagation_lag_seconds_bucket{le="+Inf"} 4`, "propagation_lag_seconds_sum 90570", "propagation_lag_seconds_count 4",
-		"origin_confirmed_timestamp_seconds 1.7000001e+09", `origin_repositories{state="troubled"} 1`, `origin_repositories{state="all"} 140`,
+		"origin_confirmed_timestamp_seconds 1.7000001e+09", `origin_repositories{state="troubled"} 1`, `origin_repositories{state="disputed"} 3`, `origin_repositories{state="all"} 140`,
 		"publications_total 4", "generations_total 80", "origin_troubles_total 1",
 		"visits_total 1000", "requests_total 50000", "received_bytes_total 123456", "visits_under_way 3", "visits_overdue 2",
 		`events_total{kind="health"} 12`, `events_total{kind="tls"} 0`,

@@ -18,7 +18,7 @@ var (
 	descKeys       = prometheus.NewDesc("meridian_checker_repositories", "Repositories on mirrors, of every version and architecture, by their health.", []string{"repo", "health"}, nil)
 	descLag        = prometheus.NewDesc("meridian_checker_propagation_lag_seconds", "How long after a publication a mirror had all of it: each mirror once for each publication.", nil, nil)
 	descConfirmed  = prometheus.NewDesc("meridian_checker_origin_confirmed_timestamp_seconds", "When the origin was last seen to serve what is believed, of the repository for which that is longest ago.", nil, nil)
-	descOrigin     = prometheus.NewDesc("meridian_checker_origin_repositories", "Repositories that the origin is asked for each minute: all, absent, troubled (what it serves is not believed).", []string{"state"}, nil)
+	descOrigin     = prometheus.NewDesc("meridian_checker_origin_repositories", "Repositories that the origin is asked for each minute: all, absent, troubled (what it serves is not believed), disputed (mirrors have something newer, which it does not confirm).", []string{"state"}, nil)
 	descPublished  = prometheus.NewDesc("meridian_checker_publications_total", "Publications of the origin.", nil, nil)
 	descGeneration = prometheus.NewDesc("meridian_checker_generations_total", "Generations of repositories in them.", nil, nil)
 	descTroubles   = prometheus.NewDesc("meridian_checker_origin_troubles_total", "How often the origin was said to be in trouble.", nil, nil)
@@ -110,6 +110,7 @@ func (col collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descOrigin, float64(s.Origin.Keys), "all")
 		gauge(descOrigin, float64(s.Origin.Absent), "absent")
 		gauge(descOrigin, float64(s.Origin.Troubled), "troubled")
+		gauge(descOrigin, float64(s.Origin.Disputed), "disputed")
 		if !s.Origin.Confirmed.IsZero() {
 			gauge(descConfirmed, float64(s.Origin.Confirmed.Unix()))
 		}

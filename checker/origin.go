@@ -144,6 +144,7 @@ type OriginNumbers struct {
 	Keys     int // repositories that are asked for each minute
 	Absent   int // of these, those that the origin does not have
 	Troubled int // of these, those whose truth has a Problem
+	Disputed int // of these, those of which mirrors have something newer that is not confirmed
 
 	// Confirmed is when that key of these was confirmed whose confirmation is the
 	// oldest; zero while there is none.
@@ -668,6 +669,9 @@ func (o *Origin) changes(now time.Time) map[state.Key]state.Truth {
 		}
 		if s.truth.Problem != nil {
 			numbers.Troubled++
+		}
+		if !s.truth.Disputed.IsZero() {
+			numbers.Disputed++
 		}
 	}
 	o.count(func(n *OriginNumbers) {

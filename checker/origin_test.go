@@ -1101,6 +1101,9 @@ func TestDisputed(t *testing.T) {
 	if tr := w.truth[app9]; !tr.Disputed.IsZero() {
 		t.Errorf("another key is disputed since %v", tr.Disputed)
 	}
+	if n := w.o.Numbers().Disputed; n != 1 {
+		t.Errorf("%d repositories are said to be disputed, want 1", n)
+	}
 	// A restart does not begin anew, and neither does saying it again.
 	w.start()
 	w.pass(time.Minute)

@@ -74,6 +74,9 @@ func (s *Standing) active(now time.Time, add func(subject, format string, args .
 	if n := s.Origin.Troubled; n > 0 {
 		add("origin", "what it serves of %d repositories is not believed: checker origin says why", n)
 	}
+	if n := s.Origin.Disputed; n > 0 {
+		add("origin", "mirrors have something newer of %d repositories, which it does not confirm: their metalinks go without hashes after 15 minutes", n)
+	}
 	if s.Blind {
 		add("network", "hardly any mirror answers, so this host has lost its network: findings grow old")
 	}
