@@ -49,8 +49,8 @@ type RepoOptions struct {
 	// BaseURL is where clients find the packages, if not beside repodata.
 	BaseURL string
 
-	// Excludes are patterns of packages to leave out, relative to Dir; * and ?
-	// match slashes too.
+	// Excludes are patterns of packages to leave out, of the path relative to Dir or,
+	// unless Packages is set, of the name alone; * and ? match slashes too.
 	Excludes []string
 
 	// Packages are the packages to take, relative to Dir. Nil is every file below

@@ -196,11 +196,13 @@ func TestListsAreThoseOfTheOracle(t *testing.T) {
 		change func(*RepoOptions)
 		args   []string
 	}{
-		"zst":      {func(o *RepoOptions) { o.Compression = repodata.Zstd }, nil},
-		"baseurl":  {func(o *RepoOptions) { o.BaseURL = "https://example.org/a?b&c/" }, []string{"--baseurl", "https://example.org/a?b&c/"}},
-		"excludes": {func(o *RepoOptions) { o.Excludes = []string{"*/a.rpm", "*-001?[0-9]-*", "*0005*"} }, []string{"-x", "*/a.rpm", "-x", "*-001?[0-9]-*", "-x", "*0005*"}},
-		"sha512":   {func(o *RepoOptions) { o.Checksum = "sha512" }, []string{"--checksum", "sha512"}},
-		"workers":  {func(o *RepoOptions) { o.Workers = 7 }, nil},
+		"zst":              {func(o *RepoOptions) { o.Compression = repodata.Zstd }, nil},
+		"baseurl":          {func(o *RepoOptions) { o.BaseURL = "https://example.org/a?b&c/" }, []string{"--baseurl", "https://example.org/a?b&c/"}},
+		"excludes":         {func(o *RepoOptions) { o.Excludes = []string{"*/a.rpm", "*-001?[0-9]-*", "*0005*"} }, []string{"-x", "*/a.rpm", "-x", "*-001?[0-9]-*", "-x", "*0005*"}},
+		"excludes by name": {func(o *RepoOptions) { o.Excludes = []string{"a.rpm", "B?rpm", ".hid*"} }, []string{"-x", "a.rpm", "-x", "B?rpm", "-x", ".hid*"}},
+		"excludes by path": {func(o *RepoOptions) { o.Excludes = []string{"Packages/z/*", "B/?.rpm", "link/*"} }, []string{"-x", "Packages/z/*", "-x", "B/?.rpm", "-x", "link/*"}},
+		"sha512":           {func(o *RepoOptions) { o.Checksum = "sha512" }, []string{"--checksum", "sha512"}},
+		"workers":          {func(o *RepoOptions) { o.Workers = 7 }, nil},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -224,11 +226,17 @@ func TestListsAreThoseOfTheOracle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.make(func(o *RepoOptions) { o.Packages = packages })
 		if err := os.WriteFile(list, []byte("Packages/z/a.rpm\nb.rpm\nB.rpm\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		r.compare("--pkglist", list)
+		for _, excludes := range [][]string{nil, {"a.rpm", "B*"}, {"*/a.rpm"}, {"Packages/?/*"}} {
+			r.make(func(o *RepoOptions) { o.Packages, o.Excludes = packages, excludes })
+			args := []string{"--pkglist", list}
+			for _, pattern := range excludes {
+				args = append(args, "-x", pattern)
+			}
+			r.compare(args...)
+		}
 	})
 }
 

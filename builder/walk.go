@@ -31,7 +31,8 @@ func compareFound(a, b found) int {
 }
 
 // walk finds the packages below root: files whose names end with .rpm, also behind
-// symbolic links. refuse is told of what cannot be looked into.
+// symbolic links. Those are left out whose path or name is excluded. refuse is told
+// of what cannot be looked into.
 func walk(ctx context.Context, root string, excluded func(string) bool, refuse func(string, error)) ([]found, error) {
 	var all []found
 	// A link to a directory above it would never end.
@@ -62,7 +63,7 @@ func walk(ctx context.Context, root string, excluded func(string) bool, refuse f
 		for _, e := range entries {
 			name := dir + e.Name()
 			if strings.HasSuffix(e.Name(), ".rpm") {
-				if !excluded(name) {
+				if !excluded(name) && !excluded(e.Name()) {
 					all = append(all, found{dir, e.Name()})
 				}
 				continue
@@ -120,7 +121,8 @@ func ReadPackageList(r io.Reader) ([]string, error) {
 // errOutside is a line of a package list that leads out of the repository.
 var errOutside = errors.New("not below the repository; write paths relative to it")
 
-// listed are the packages of a list.
+// listed are the packages of a list, but for those whose path is excluded: their
+// name alone does not count, as in createrepo_c.
 func listed(list []string, excluded func(string) bool, refuse func(string, error)) []found {
 	var all []found
 	for _, name := range list {
@@ -129,7 +131,7 @@ func listed(list []string, excluded func(string) bool, refuse func(string, error
 			refuse(name, errOutside)
 			continue
 		}
-		if excluded(path.Base(clean)) {
+		if excluded(clean) {
 			continue
 		}
 		dir, base := path.Split(clean)

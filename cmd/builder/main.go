@@ -21,7 +21,8 @@ those of createrepo_c 0.17. repomd.xml is replaced last, and unsigned.
     -revision TEXT         of repomd.xml (default the time, above the last)
     -set-timestamp-to-revision    the revision, a number, is the files' time too
     -baseurl URL           where the packages are, if not beside repodata
-    -excludes PATTERN      leave out paths below DIR that match; repeatable
+    -excludes PATTERN      leave out paths below DIR, or names, that match;
+                           repeatable
     -pkglist FILE          take these packages, a path below DIR a line
     -groupfile, -modules, -updateinfo FILE     check, and pass on
     -compress-type gz|zst  of the lists (default gz: EL7 reads no zst)
