@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -340,36 +341,23 @@ func TestExampleSettings(t *testing.T) {
 
 // Every setting and every verdict is in the manual.
 func TestTheManualIsComplete(t *testing.T) {
-	docs, err := os.ReadFile("../../docs/OPERATING.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, part, _ := strings.Cut(string(docs), "\n# The checker\n")
-	for f := range reflect.TypeFor[checker.Settings]().Fields() {
-		if key := f.Tag.Get("yaml"); !strings.Contains(part, "| `"+key+"` |") {
-			t.Errorf("docs/OPERATING.md does not have the setting %s of the checker", key)
-		}
-	}
-	for f := range reflect.TypeFor[notify.Mail]().Fields() {
-		if key := f.Tag.Get("yaml"); !strings.Contains(part, "`mail."+key+"`") {
-			t.Errorf("docs/OPERATING.md does not have the setting notify.mail.%s of the checker", key)
-		}
-	}
+	manual := testworld.ReadManual(t, "The checker")
+	manual.HasSettings("key", reflect.TypeFor[checker.Settings]())
+	manual.HasSettings("key of `notify`", reflect.TypeFor[notify.Settings]())
 	c, err := newTestChecker(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	descs := make(chan *prometheus.Desc, 100)
-	c.Collector().Describe(descs)
-	close(descs)
-	for d := range descs {
-		_, name, _ := strings.Cut(d.String(), `fqName: "`)
-		if name, _, _ = strings.Cut(name, `"`); !strings.Contains(part, "`"+name+"`") {
-			t.Errorf("docs/OPERATING.md does not have the metric %s", name)
-		}
+	ch := make(chan *prometheus.Desc, 100)
+	c.Collector().Describe(ch)
+	close(ch)
+	var all []fmt.Stringer
+	for d := range ch {
+		all = append(all, d)
 	}
+	manual.HasMetrics(all)
 	for h := state.Unknown; h <= state.Unprobed; h++ {
-		if !strings.Contains(part, "| "+h.String()+" |") {
+		if !slices.Contains(manual.Names("verdict"), h.String()) {
 			t.Errorf("docs/OPERATING.md does not have the verdict %s", h)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"meridian/cmd/internal/daemon"
 	"meridian/internal/strictyaml"
+	"meridian/internal/testworld"
 	"meridian/mirrorlist"
 )
 
@@ -88,24 +89,6 @@ func TestExampleSettings(t *testing.T) {
 	}
 }
 
-// Every setting is in the manual.
 func TestEverySettingIsDocumented(t *testing.T) {
-	docs, err := os.ReadFile("../../docs/OPERATING.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for f := range reflect.TypeFor[mirrorlist.Config]().Fields() {
-		key := f.Tag.Get("yaml")
-		if f.Type.Kind() == reflect.Struct {
-			for sub := range f.Type.Fields() {
-				if want := "`" + key + "." + sub.Tag.Get("yaml") + "`"; !strings.Contains(string(docs), want) {
-					t.Errorf("docs/OPERATING.md does not have %s", want)
-				}
-			}
-			continue
-		}
-		if !strings.Contains(string(docs), "`"+key+"`") {
-			t.Errorf("docs/OPERATING.md does not have the setting %s", key)
-		}
-	}
+	testworld.ReadManual(t, "The mirrorlist server").HasSettings("key", reflect.TypeFor[mirrorlist.Config]())
 }

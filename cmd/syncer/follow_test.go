@@ -57,17 +57,7 @@ func TestExampleSettings(t *testing.T) {
 }
 
 func TestEverySettingIsDocumented(t *testing.T) {
-	docs, err := os.ReadFile("../../docs/OPERATING.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, typ := range []reflect.Type{reflect.TypeFor[syncer.Config](), reflect.TypeFor[syncer.Tree]()} {
-		for f := range typ.Fields() {
-			if key := f.Tag.Get("yaml"); !strings.Contains(string(docs), "`"+key+"`") {
-				t.Errorf("docs/OPERATING.md does not have the setting %s", key)
-			}
-		}
-	}
+	testworld.ReadManual(t, "The syncer of a mirror").HasSettings("key", reflect.TypeFor[syncer.Tree]())
 }
 
 // world is a tier0 and a daemon of the real program that follows it.
