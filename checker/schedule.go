@@ -44,6 +44,10 @@ const (
 
 	// imagesAtOnce are the sets of one visit when none is new.
 	imagesAtOnce = 2
+
+	// suspectsAtOnce are the repositories of one visit to a liar whose lists of
+	// packages are read. They are large.
+	suspectsAtOnce = 16
 )
 
 // Manners: what one host is asked at most, whoever its mirrors are.
@@ -134,6 +138,8 @@ type agenda struct {
 	back  time.Time               // when it came back after it was down
 	ways  time.Time               // when each way was last tried
 	files time.Time               // when the closure was last looked at
+
+	suspect int // where among the promises of a liar the next look begins
 }
 
 // A schedule says when a mirror is visited, and for what.
@@ -543,6 +549,7 @@ func (s *schedule) closure(p *Plan, a *agenda, m subject, st *state.Status, now 
 			}
 		}
 	}
+	spare -= s.suspect(p, a, m, st, spare)
 	if now.Sub(a.files) < s.scaled(closureEvery) || spare < 2 || len(m.keys) == 0 {
 		return
 	}
@@ -565,6 +572,35 @@ func (s *schedule) closure(p *Plan, a *agenda, m subject, st *state.Status, now 
 		}
 		chosen = true
 	}
+}
+
+// suspect asks a mirror that has lied about one repository for the lists of packages
+// of others, some at each visit: chance would take months to find what they hide.
+// It returns how many it asks for.
+func (s *schedule) suspect(p *Plan, a *agenda, m subject, st *state.Status, spare int) (n int) {
+	lied := false
+	for _, f := range st.Findings {
+		lied = lied || f.Lied
+	}
+	if !lied {
+		return 0
+	}
+	for range m.keys {
+		if n >= min(suspectsAtOnce, spare) {
+			break
+		}
+		k := m.keys[a.suspect%len(m.keys)]
+		a.suspect++
+		id, ok := s.holding(k, st)
+		if h := st.Health[k]; !ok || k.Repo == isos || h != state.Fresh && h != state.Lagging {
+			continue
+		}
+		if files := s.stock.metadata(k, id); len(files) > 0 {
+			p.Closure = append(p.Closure, MetadataPlan(k, &files[0]))
+			n++
+		}
+	}
+	return n
 }
 
 // holding is the generation whose files the mirror should have.

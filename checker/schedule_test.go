@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -621,6 +622,49 @@ func (hashNamed) file(state.Key, state.GenerationID, string) (*FilePlan, bool) {
 
 func (hashNamed) images(state.Key) (state.Hash256, []repodata.Data, bool) {
 	return state.Hash256{}, nil, false
+}
+
+// Who was caught with one file is looked at everywhere, within a few visits.
+func TestALiarIsLookedAtEverywhere(t *testing.T) {
+	liar := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
+	st := &state.Status{Health: map[state.Key]state.Health{liar: state.Broken}, Findings: map[state.Key]*state.Finding{liar: {Path: "repodata/0000-primary.xml.gz"}}}
+	keys := []state.Key{liar}
+	for i := range 40 {
+		k := state.Key{Version: "9.8", Repo: fmt.Sprint("r", i), Arch: "x86_64"}
+		keys, st.Health[k] = append(keys, k), []state.Health{state.Fresh, state.Lagging}[i%2]
+	}
+	truth := &state.Truth{Generations: make([]state.Generation, 1)}
+	s := &schedule{interval: quietest, truth: func(state.Key) *state.Truth { return truth }, stock: hashNamed{}}
+	now := time.Unix(1_800_000_000, 0)
+	m, a := subject{&schema.Mirror{Name: "m.example.org"}, newPromises(keys)}, &agenda{files: now}
+	visit := func(spare int) (plans []FilePlan) {
+		var p Plan
+		s.closure(&p, a, m, st, now, spare, rand.New(rand.NewPCG(1, 2)))
+		return p.Closure
+	}
+	if plans := visit(500); len(plans) > 0 {
+		t.Errorf("of a mirror that has lost a file %d others are read", len(plans))
+	}
+	st.Findings[liar].Lied = true
+	seen := map[state.Key]bool{}
+	for range 3 {
+		plans := visit(500)
+		if len(plans) == 0 || len(plans) > suspectsAtOnce {
+			t.Errorf("%d files at once, want at most %d", len(plans), suspectsAtOnce)
+		}
+		for _, f := range plans {
+			if !strings.HasSuffix(f.Path, "-primary.xml.gz") || !f.Metadata {
+				t.Errorf("asks for %+v", f)
+			}
+			seen[f.Key] = true
+		}
+	}
+	if len(seen) != 40 || seen[liar] {
+		t.Errorf("%d of the 40 others are looked at in three visits", len(seen))
+	}
+	if plans := visit(3); len(plans) > 3 {
+		t.Errorf("%d files with a budget of 3", len(plans))
+	}
 }
 
 // Of a mirror that holds a generation that nobody remembers no file is asked for:
