@@ -100,7 +100,7 @@ func newVisitor(t *testing.T, base string) *visitor {
 	t.Helper()
 	path := testworld.Need(t, "chromium")
 	flags := append([]chromedp.ExecAllocatorOption{}, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(5*time.Minute))
+		chromedp.ExecPath(path), chromedp.UserDataDir(testworld.TempDir(t)), chromedp.WSURLReadTimeout(5*time.Minute))
 	for _, name := range []string{"disable-quic", "disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage", "hide-scrollbars"} {
 		flags = append(flags, chromedp.Flag(name, true))
 	}

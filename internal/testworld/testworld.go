@@ -14,7 +14,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"meridian/internal/testworld/counterpart"
 )
@@ -92,8 +94,10 @@ func command(ctx context.Context, home, name string, args ...string) (*exec.Cmd,
 	return cmd, nil
 }
 
-// TempDir is t.TempDir with a path that leaves room for the name of a socket: gpg
-// puts some below the roots of clients.
+// TempDir is t.TempDir for programs with processes of their own. Its path leaves
+// room for the name of a socket: gpg puts some below the roots of clients. And it
+// can be removed while a process that has been told to end still puts files there,
+// as those of a browser do.
 func TempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tw")
@@ -101,8 +105,23 @@ func TempDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+		tick, late := time.NewTicker(10*time.Millisecond), time.After(5*time.Minute)
+		defer tick.Stop()
+		for {
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, syscall.ENOTEMPTY) {
+				t.Error(err)
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-late:
+				t.Error(err)
+				return
+			}
 		}
 	})
 	return dir

@@ -404,6 +404,32 @@ func TestAMirrorRefusesToListenWhereOthersCanReachIt(t *testing.T) {
 	}
 }
 
+func TestTempDirOfSomebodyWhoGoesOnWriting(t *testing.T) {
+	var writers sync.WaitGroup
+	var dir string
+	t.Run("ends first", func(t *testing.T) {
+		dir = TempDir(t)
+		begun := make(chan struct{})
+		for w := range 4 {
+			writers.Go(func() {
+				for i := range 2000 { // until nothing can be put there, or long enough
+					if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(w, " ", i)), nil, 0o600); err != nil {
+						return
+					}
+					if w == 0 && i == 100 {
+						close(begun)
+					}
+				}
+			})
+		}
+		<-begun
+	})
+	writers.Wait()
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+}
+
 func TestAChild(t *testing.T) {
 	t.Run("ends with all of its own children when it is stopped", func(t *testing.T) {
 		mark := fmt.Sprintf("77001.%d", os.Getpid()) // a number of seconds that nobody else sleeps
