@@ -16,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"meridian/checker/state"
 	"meridian/mirrorlist/stats"
 )
 
@@ -36,8 +37,9 @@ type Demand struct {
 }
 
 // A Simulation is what each mirror would be sent in a day. It depends on the
-// settings, the network, the mirrors and the demand, and on nothing else: no
-// time, no health, and no order in which things happen.
+// settings, the network, the mirrors, the demand and, if there are any, the
+// findings, as they were when they were taken. It depends on nothing else: no time,
+// and no order in which things happen.
 type Simulation struct {
 	// Lists that were answered in a day, and how many of them began with another
 	// mirror after the change.
@@ -103,8 +105,8 @@ const (
 
 // Simulate adds up what each mirror is sent by a day of demand. With after, which
 // has the same network and other mirrors, it compares the two. Neither server
-// needs to run, nor does it matter how healthy mirrors are: all are taken to be
-// well.
+// needs to run. Mirrors are as healthy as the findings of s say, in both, and all
+// are taken to be well where s has none; so are those that findings do not have yet.
 func (s *Server) Simulate(ctx context.Context, demand []Demand, after *Server) (*Simulation, error) {
 	if len(demand) == 0 {
 		return nil, errors.New("nobody asks for anything: there are no clients to simulate")
@@ -114,9 +116,10 @@ func (s *Server) Simulate(ctx context.Context, demand []Demand, after *Server) (
 	if err != nil {
 		return nil, err
 	}
-	scenarios := []*scenario{newScenario(s, kinds, len(demand))}
+	snap := s.table.Load().snap
+	scenarios := []*scenario{newScenario(s, snap, kinds, len(demand))}
 	if after != nil {
-		scenarios = append(scenarios, newScenario(after, kinds, len(demand)))
+		scenarios = append(scenarios, newScenario(after, snap, kinds, len(demand)))
 	}
 	rounds := max(1, min(hoursOfDay, simulatedQuestions/len(demand)))
 	turn := make([]int, 0, len(demand)*rounds/hoursOfDay+1)
@@ -217,9 +220,13 @@ type scenario struct {
 	sent  []Sent     // by mirror, the vault last
 }
 
-func newScenario(s *Server, kinds []kind, demands int) *scenario {
+func newScenario(s *Server, snap *state.Snapshot, kinds []kind, demands int) *scenario {
 	v := &scenario{Table: *s.table.Load()}
-	v.findings = newFindings(v.geometry, nil, false, simulatedDay)
+	if snap == nil {
+		v.findings = newFindings(v.geometry, nil, false, simulatedDay)
+	} else {
+		v.findings = newFindings(v.geometry, withNewcomers(v.geometry, snap), true, snap.Taken)
+	}
 	v.sent = make([]Sent, len(v.mirrors)+1)
 	if v.orders == nil && v.db.HasLocation() && demands >= manyDemands {
 		// Not those that are saved, nor to be saved: they are of a network that is
@@ -234,6 +241,29 @@ func newScenario(s *Server, kinds []kind, demands int) *scenario {
 		v.bytes = append(v.bytes, float64(s.opts.Config.listBytes(k.repo)))
 	}
 	return v
+}
+
+// withNewcomers returns findings in which mirrors that have not been visited yet
+// have everything: a server would not list them before, and what they will be sent
+// is the question.
+func withNewcomers(g *geometry, snap *state.Snapshot) *state.Snapshot {
+	all := *snap
+	all.Mirrors = maps.Clone(snap.Mirrors)
+	well := &state.Status{Health: map[state.Key]state.Health{}}
+	for i := range g.slots {
+		for _, k := range g.slots[i].keys {
+			well.Health[k] = state.Fresh
+		}
+	}
+	for i := range g.mirrors {
+		if m := &g.mirrors[i]; all.Mirrors[m.Name] == nil && !m.Private {
+			if all.Mirrors == nil {
+				all.Mirrors = map[string]*state.Status{}
+			}
+			all.Mirrors[m.Name] = well
+		}
+	}
+	return &all
 }
 
 // enter moves the scenario to an hour, which all classes of clients enter at once.

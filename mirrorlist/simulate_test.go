@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"meridian/checker/state"
 	"meridian/mirrorlist/stats"
 )
 
@@ -273,6 +274,47 @@ func TestSimulationOfAChange(t *testing.T) {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &text)
 		}
+	}
+}
+
+// With findings, who is not fit for lists is sent nothing, in both networks; who is
+// not known yet is taken to be well. It does not matter when it is asked.
+func TestSimulationWithFindings(t *testing.T) {
+	dir := newFiles(t, 0)
+	cities(t, dir)
+	after := filepath.Join(t.TempDir(), "mirrors.d")
+	if err := os.CopyFS(after, os.DirFS(filepath.Join(dir, "mirrors.d"))); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(after, "osaka.example.org.yml"), strings.Replace(mirrorYAML("osaka.example.org", ""), "DE}", "JP, latitude: 35.6, longitude: 139.6}", 1))
+	k := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
+	old := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	snap := &state.Snapshot{Taken: old, Mirrors: map[string]*state.Status{}, Truth: map[state.Key]state.Truth{k: {Confirmed: old}}}
+	for name, h := range map[string]state.Health{
+		"berlin1": state.Fresh, "berlin2": state.Down, "munich": state.Fresh, "paris": state.Fresh, "newyork": state.Fresh, "tokyo": state.Stale,
+	} {
+		snap.Mirrors[name+".example.org"] = &state.Status{Health: map[state.Key]state.Health{k: h}}
+	}
+	var demand []Demand
+	for i := range 128 {
+		demand = append(demand, Demand{Addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i % 64)}), Arch: "x86_64", Lists: 10},
+			Demand{Addr: netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), Arch: "x86_64", Lists: 10})
+	}
+	with := func(o *Options) { o.Source = &memorySource{snap: snap} }
+	got, err := simulated(t, dir, with).Simulate(t.Context(), demand, simulated(t, dir, func(o *Options) { o.MirrorsDir = after }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range got.Mirrors {
+		switch name := strings.TrimSuffix(m.Name, ".example.org"); {
+		case (name == "berlin2" || name == "tokyo") && (m.Before.Lists != 0 || m.After.Lists != 0):
+			t.Errorf("%s is not fit for lists, and is sent %+v, then %+v", name, m.Before, m.After)
+		case name == "berlin1" && m.Before.Lists == 0, name == "osaka" && m.After.Lists == 0:
+			t.Errorf("%s is sent nothing", name)
+		}
+	}
+	if got.Moved == 0 {
+		t.Error("nobody is sent to the new mirror")
 	}
 }
 

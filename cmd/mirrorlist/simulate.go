@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"meridian/cmd/internal/daemon"
 	"meridian/mirrorlist"
@@ -15,17 +17,19 @@ import (
 const simulateUsage = `usage:
     mirrorlist simulate -config mirrorlist.yml
                         (-clients FILE | -population FILE)
-                        [-change DIR] [-format text|json]
+                        [-change DIR] [-state DIR] [-format text|json]
 
 simulate says what each mirror is sent in a day: its share of the lists that it
 is the first of, and the Mbit/s that this comes to by list_bytes of the
 settings. With -change it compares the network with one that has the mirrors of
 DIR instead, such as mirrors.d with a pull request in it: who gains, who loses.
 
-It decides with the code of the server. The same files give the same numbers:
-all mirrors are taken to be well, and nothing is asked of the network. Mirrors
-without coordinates are where the server of this cache_dir last saw their hosts,
-or else in the middle of their countries.
+It decides with the code of the server. The same files give the same numbers,
+and nothing is asked of the network. All mirrors are taken to be well; with
+-state, a directory or a URL as in the settings, they are as the findings there
+say, at the moment when they were taken, and only mirrors without any are well.
+Mirrors without coordinates are where the server of this cache_dir last saw
+their hosts, or else in the middle of their countries.
 
 -clients has one client a line: ADDRESS LISTS VERSION/REPO ARCH, of which only
 the address is required; LISTS is how many it asks for in a day. -population is
@@ -47,6 +51,7 @@ func simulate(ctx context.Context, env daemon.Env, args []string) error {
 	clients := flags.String("clients", "", "")
 	population := flags.String("population", "", "")
 	change := flags.String("change", "", "")
+	findings := flags.String("state", "", "")
 	format := flags.String("format", "text", "")
 	if err := daemon.ParseFlags(flags, args, simulateUsage); err != nil {
 		return err
@@ -59,9 +64,12 @@ func simulate(ctx context.Context, env daemon.Env, args []string) error {
 	case *format != "text" && *format != "json":
 		return daemon.Misuse("unknown format %q: write -format text or -format json", *format)
 	}
-	before, err := loadNetwork(ctx, env, *config, "")
+	before, err := loadNetwork(ctx, env, *config, "", *findings)
 	if err != nil {
 		return err
+	}
+	if *findings != "" && before.Status().Snapshot.IsZero() {
+		return errors.New("there are no findings at -state: write the directory or URL that the checker has as state")
 	}
 	var demand []mirrorlist.Demand
 	if *clients != "" {
@@ -74,7 +82,7 @@ func simulate(ctx context.Context, env daemon.Env, args []string) error {
 	}
 	var after *mirrorlist.Server
 	if *change != "" {
-		if after, err = loadNetwork(ctx, env, *config, *change); err != nil {
+		if after, err = loadNetwork(ctx, env, *config, *change, ""); err != nil {
 			return err
 		}
 	}
@@ -89,15 +97,19 @@ func simulate(ctx context.Context, env daemon.Env, args []string) error {
 }
 
 // loadNetwork reads what a server would, and says what is wrong with it. With
-// mirrors they come from that directory.
-func loadNetwork(ctx context.Context, env daemon.Env, config, mirrors string) (*mirrorlist.Server, error) {
+// mirrors they come from that directory, and with findings it knows those of that
+// directory or URL.
+func loadNetwork(ctx context.Context, env daemon.Env, config, mirrors, findings string) (*mirrorlist.Server, error) {
 	cfg, err := readConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	// No findings: they change, and know nothing of mirrors that are to come. No
-	// statistics: nothing is served.
-	cfg.State, cfg.Stats = "", ""
+	// No findings but those that are asked for: they change. No statistics: nothing
+	// is served.
+	cfg.State, cfg.Stats = findings, ""
+	if findings != "" && !strings.Contains(findings, ":") {
+		cfg.State = "dir:" + findings
+	}
 	if mirrors != "" {
 		if info, err := os.Stat(mirrors); err != nil || !info.IsDir() {
 			return nil, daemon.Misuse("-change %q is no directory: write one that has all mirrors, with the change in it", mirrors)
