@@ -497,8 +497,14 @@ mirrorlist=https://old.example.net/mirrorlist/$releasever/baseos
 # baseurl=https://old.example.net/$releasever/BaseOS/$basearch/os/
 gpgkey=file:///etc/pki/rpm-gpg/KEY
 enabled=1
+[baseos-verified]
+metalink=https://old.example.net/metalink/9/baseos?arch=$basearch&protocol=https
+[baseos-by-query]
+mirrorlist=https://old.example.net/mirrorlist?repo=baseos-$releasever&arch=$basearch
+metalink=https://old.example.net/metalink?repo=baseos-9.8
 [baseos-debug]
 mirrorlist=https://old.example.net/mirrorlist/$releasever/baseos-debug
+metalink=https://old.example.net/metalink?repo=baseos-debug-9&arch=$basearch
 [epel]
 metalink=https://elsewhere.example/metalink?repo=epel-9&arch=$basearch
 `
@@ -514,7 +520,13 @@ metalink=https://elsewhere.example/metalink?repo=epel-9&arch=$basearch
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := strings.Replace(before, "https://old.example.net/mirrorlist/$releasever/baseos\n", "https://new.example.org/mirrorlist/$releasever/baseos\n", 1); string(after) != want {
+	want := strings.NewReplacer(
+		"https://old.example.net/mirrorlist/$releasever/baseos\n", "https://new.example.org/mirrorlist/$releasever/baseos?arch=$basearch\n",
+		"https://old.example.net/metalink/9/baseos?arch=$basearch&protocol=https\n", "https://new.example.org/metalink/9/baseos?arch=$basearch\n",
+		"https://old.example.net/mirrorlist?repo=baseos-$releasever&arch=$basearch\n", "https://new.example.org/mirrorlist/$releasever/baseos?arch=$basearch\n",
+		"https://old.example.net/metalink?repo=baseos-9.8\n", "https://new.example.org/metalink/9.8/baseos?arch=$basearch\n",
+	).Replace(before)
+	if string(after) != want {
 		t.Errorf("it became\n%s\nwant\n%s", after, want)
 	}
 	if kept, err := os.ReadFile(file + ".before-switch"); err != nil || string(kept) != before {

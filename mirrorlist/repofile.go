@@ -88,13 +88,17 @@ var alwaysEnabled = []string{"baseos", "appstream", "extras"}
 // switchLine makes dnf on an EL system that asks another server of this kind ask
 // this one. It edits the files that are there, so that their keys and what is enabled
 // stay, keeps a copy of each, and touches only lines that name repositories of the
-// network: those of other people stay as they are.
+// network, in either form of a list: those of other people stay as they are. Who was
+// protected by metalinks stays so.
 func (t *Table) switchLine(base string) string {
 	var names []string
 	for _, r := range t.network.Repos {
 		names = append(names, r.Name)
 	}
-	return `sudo sed -ri.before-switch 's,^(mirrorlist|metalink)=.*/(mirrorlist|metalink)/([^/?]+)/(` + strings.Join(names, "|") + `)([/?].*)?$,mirrorlist=` + base + `/mirrorlist/\3/\4,' /etc/yum.repos.d/*.repo && sudo dnf clean metadata`
+	repos := `(` + strings.Join(names, "|") + `)`
+	// In the form with ?repo= a digit or $releasever ends the name: baseos-debug-9 is
+	// another repository.
+	return `sudo sed -ri.before-switch 's,^(mirrorlist|metalink)=.*/(mirrorlist|metalink)(/([^/?]+)/` + repos + `([/?].*)?|\?repo=` + repos + `-([0-9$][^&]*)(&.*)?)$,\1=` + base + `/\1/\4\8/\5\7?arch=$basearch,' /etc/yum.repos.d/*.repo && sudo dnf clean metadata`
 }
 
 // repoFile answers /repo-file/VERSION, a file for /etc/yum.repos.d, and

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"html"
 	"io"
 	"maps"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,6 +49,8 @@ func TestRealClients(t *testing.T) {
 	t.Run("dnf downloads without installing", w.testDownload)
 	t.Run("dnf counts itself with countme", w.testCountme)
 	t.Run("dnf reports what the server refuses", w.testRefusal)
+	t.Run("dnf uses the file that the server makes", w.testRepoFile)
+	t.Run("a system is switched to the server by one line", w.testSwitch)
 }
 
 func (w *clientWorld) testInstall(t *testing.T) {
@@ -235,6 +239,81 @@ func (w *clientWorld) testRefusal(t *testing.T) {
 	}
 }
 
+// page asks the server for a text.
+func (w *clientWorld) page(t *testing.T, path string) string {
+	t.Helper()
+	resp, err := http.Get(w.server + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %d %s: %v", path, resp.StatusCode, text, err)
+	}
+	return string(text)
+}
+
+// The file is put where dnf looks, as it is, and a package is installed.
+func (w *clientWorld) testRepoFile(t *testing.T) {
+	testworld.Need(t, "dnf")
+	key := "&gpgkey=" + url.QueryEscape("file://"+w.key.Public)
+	for _, query := range []string{"?list=mirrorlist" + key, "?list=metalink" + key} {
+		t.Run(strings.TrimSuffix(query, key), func(t *testing.T) {
+			c, err := testworld.NewDnf(testworld.TempDir(t), "x86_64", "9")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.AddRepoFile("meridian.repo", w.page(t, "/repo-file/9"+query)); err != nil {
+				t.Fatal(err)
+			}
+			w.forget()
+			install(t, c, "meridian-hello", "meridian-hello-1.2-1.el9_8.x86_64")
+			if !slices.ContainsFunc(w.mirrors, func(m *testworld.Mirror) bool { return len(m.Hits()) > 0 }) {
+				t.Error("no mirror was asked")
+			}
+		})
+	}
+}
+
+// The line of the page is given to a shell as a person pastes it: only the
+// directory is that of the test's system, sudo is nobody, and dnf knows the test's
+// system for its own. Then that system installs from the mirrors of this server.
+func (w *clientWorld) testSwitch(t *testing.T) {
+	dnf := testworld.Need(t, "dnf")
+	m := regexp.MustCompile(`<pre id="switch"><code>(.*)</code>`).FindStringSubmatch(w.page(t, "/repo-file"))
+	if m == nil {
+		t.Fatal("the page has no such line")
+	}
+	line := html.UnescapeString(m[1])
+	for name, list := range map[string]string{
+		"mirrorlist": "mirrorlist=http://old.invalid/mirrorlist/$releasever/baseos", "metalink": "metalink=http://old.invalid/metalink/$releasever/baseos?arch=$basearch",
+		"mirrorlist with repo": "mirrorlist=http://old.invalid/mirrorlist?repo=baseos-$releasever&arch=$basearch", "metalink with repo": "metalink=http://old.invalid/metalink?repo=baseos-$releasever&arch=$basearch",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := testworld.NewDnf(testworld.TempDir(t), "x86_64", "9")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.AddRepoFile("distribution.repo", "[baseos]\nname=BaseOS\n"+list+"\nenabled=1\ngpgcheck=1\nrepo_gpgcheck=1\ngpgkey=file://"+w.key.Public+"\n"); err != nil {
+				t.Fatal(err)
+			}
+			bin := t.TempDir()
+			for program, script := range map[string]string{"sudo": `exec "$@"`, "dnf": "exec " + dnf + " '" + strings.Join(c.Args(), "' '") + `' "$@"`} {
+				if err := os.WriteFile(filepath.Join(bin, program), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.ReplaceAll(line, "/etc/yum.repos.d", c.RepoFiles()))
+			cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "HOME="+t.TempDir())
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			install(t, c, "meridian-hello", "meridian-hello-1.2-1.el9_8.x86_64")
+		})
+	}
+}
+
 // install runs the client and looks into the database of its root.
 func install(t *testing.T, c *testworld.Client, pkg, want string) {
 	t.Helper()
@@ -313,7 +392,8 @@ func newClientWorld(t *testing.T) *clientWorld {
 	if err := testworld.WriteNetwork(dir, network, files); err != nil {
 		t.Fatal(err)
 	}
-	w.front = startFront(t, startServer(t, dir, ""))
+	w.server = startServer(t, dir, "")
+	w.front = startFront(t, w.server)
 	return w
 }
 
@@ -323,6 +403,10 @@ func publish(t *testing.T, dir, root string, n *schema.Network) *testworld.Key {
 	t.Helper()
 	key := newKey(t, dir)
 	repos := slices.DeleteFunc(testworld.Repositories(n), func(r testworld.Repository) bool {
+		// What a .repo file has enabled is there, for one arch.
+		if r.Repo == "appstream" && r.Version == "9.8" && r.Arch == "x86_64" {
+			return false
+		}
 		return r.Repo != "baseos" || r.Arch == "x86_64_v2" || r.Version != "9.8" && r.Version != "10-kitten"
 	})
 	for generation := 1; generation <= 2; generation++ {

@@ -72,6 +72,14 @@ func (c *Client) AddRepo(s Source) error {
 	return c.write(map[string]string{filepath.Join(c.reposDir(), s.ID+".repo"): b.String()})
 }
 
+// AddRepoFile gives the client a .repo file as it is.
+func (c *Client) AddRepoFile(name, text string) error {
+	return c.write(map[string]string{filepath.Join(c.reposDir(), name): text})
+}
+
+// RepoFiles is the directory of the client's .repo files.
+func (c *Client) RepoFiles() string { return filepath.Join(c.dir, c.reposDir()) }
+
 // Root is the installation root.
 func (c *Client) Root() string { return filepath.Join(c.dir, "root") }
 
