@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -92,7 +93,7 @@ func newRedis(t *target, getenv func(string) string, step func(string)) *redisSt
 			o.Addr = t.addrs[0]
 		}
 		if t.tls {
-			o.TLSConfig = t.tlsConfig()
+			o.Dialer = t.dialTLS
 		}
 		s.client = redis.NewClient(o)
 		return s
@@ -106,7 +107,7 @@ func newRedis(t *target, getenv func(string) string, step func(string)) *redisSt
 	// go-redis asks for this one only once.
 	o.SentinelPassword, _ = secret("", t.sentinelPasswordFile, sentinelPasswordEnv, getenv)
 	if t.tls {
-		o.TLSConfig = t.tlsConfig()
+		o.Dialer = t.dialTLS // to Sentinels too
 	}
 	s.client = redis.NewFailoverClient(o)
 	return s
@@ -116,17 +117,36 @@ func newRedis(t *target, getenv func(string) string, step func(string)) *redisSt
 // reader.
 const poolSize = 4
 
-// tlsConfig believes the certificates of a file, if one is given. What is wrong
-// with it is in the error of each connection.
-func (t *target) tlsConfig() *tls.Config {
+// dialTLS connects, and believes what the files say now. It says by its own name
+// which of them is wrong.
+func (t *target) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if t.caFile != "" {
-		c.RootCAs = x509.NewCertPool() // without the file, nothing is believed
-		if pem, err := os.ReadFile(t.caFile); err == nil {
-			c.RootCAs.AppendCertsFromPEM(pem)
+		pem, err := os.ReadFile(t.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file: %s has no certificate; write PEM into it", t.caFile)
 		}
 	}
-	return c
+	if t.certFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.certFile, t.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("cert_file, key_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: c}
+	conn, err := d.DialContext(ctx, network, addr)
+	if unknown, is := errors.AsType[x509.UnknownAuthorityError](err); is {
+		if t.caFile == "" {
+			return nil, fmt.Errorf("the certificate of %s is not signed by who this system trusts: %w; name the certificate of its authority with ca_file", addr, unknown)
+		}
+		return nil, fmt.Errorf("the certificate of %s is not signed by the authority in ca_file, %s: %w", addr, t.caFile, unknown)
+	}
+	return conn, err
 }
 
 func (s *redisStore) close() error { return s.client.Close() }

@@ -31,7 +31,10 @@ type target struct {
 	user, password, passwordFile       string
 	sentinelUser, sentinelPasswordFile string
 
-	caFile string // certificates to believe in place of the system's
+	// PEM files, which are read for each connection: certificates to believe in
+	// place of the system's; and what to show to a server that wants to know who
+	// asks.
+	caFile, certFile, keyFile string
 }
 
 // Where passwords are found that neither the URL nor a file has.
@@ -145,7 +148,7 @@ func (t *target) options(query string) error {
 				return errors.New("prefix is not a word; write prefix=meridian")
 			}
 			t.prefix = value
-		case "password_file", "sentinel_password_file", "ca_file":
+		case "password_file", "sentinel_password_file", "ca_file", "cert_file", "key_file":
 			if !filepath.IsAbs(value) {
 				return fmt.Errorf("%s is not an absolute path; write %s=/etc/meridian/NAME", key, key)
 			}
@@ -154,14 +157,24 @@ func (t *target) options(query string) error {
 				t.passwordFile = value
 			case "sentinel_password_file":
 				t.sentinelPasswordFile = value
+			case "cert_file":
+				t.certFile = value
+			case "key_file":
+				t.keyFile = value
 			default:
 				t.caFile = value
 			}
 		case "sentinel_user":
 			t.sentinelUser = value
 		default:
-			return fmt.Errorf("there is no option %q; write one of ca_file, db, password_file, prefix, sentinel_password_file, sentinel_user", key)
+			return fmt.Errorf("there is no option %q; write one of ca_file, cert_file, db, key_file, password_file, prefix, sentinel_password_file, sentinel_user", key)
 		}
+	}
+	switch {
+	case (t.certFile == "") != (t.keyFile == ""):
+		return errors.New("one of cert_file and key_file is missing; write both")
+	case !t.tls && t.caFile+t.certFile != "":
+		return errors.New("ca_file, cert_file and key_file are for TLS; write rediss in place of redis")
 	}
 	return nil
 }

@@ -56,9 +56,11 @@ func TestURLs(t *testing.T) {
 		{"redis+unix://:s3cret@", "no path of a socket"},
 		{"redis://localhost?db=one", "db is not the number of a database; write db=0"},
 		{"redis://localhost?prefix=a:b", "prefix is not a word"},
-		{"redis://localhost?password=s3cret", "write one of ca_file, db, password_file"},
+		{"redis://localhost?password=s3cret", "write one of ca_file, cert_file, db, key_file, password_file"},
 		{"redis://localhost?password_file=s3cret", "password_file is not an absolute path; write password_file=/etc/meridian/NAME"},
 		{"redis://localhost?a=%zz", "KEY=VALUE"},
+		{"rediss://localhost?cert_file=/etc/meridian/redis.crt", "one of cert_file and key_file is missing; write both"},
+		{"redis://localhost?ca_file=/etc/meridian/ca.crt", "for TLS; write rediss in place of redis"},
 	} {
 		err := CheckURL(tt.url)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
