@@ -5,9 +5,10 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
-// A Wire is a way to a server that can be cut and held up. It has a socket of its
+// A Wire is a way to a server that can be cut, held up and made slow. It has a socket of its
 // own, and leads to another.
 type Wire struct {
 	Socket string // path of the socket to connect to
@@ -20,6 +21,7 @@ type Wire struct {
 	moved *sync.Cond // bytes, or a change of mind
 	up    flow
 	down  flow
+	slow  time.Duration // for each piece, either way; 0: not at all
 	conns map[net.Conn]bool
 }
 
@@ -91,7 +93,7 @@ func (w *Wire) carry(to, from net.Conn, f *flow) {
 		f.passed += n
 		w.moved.Broadcast()
 		w.mu.Unlock()
-		if _, werr := to.Write(buf[:n]); werr != nil || err != nil {
+		if werr := w.write(to, buf[:n]); werr != nil || err != nil {
 			return
 		}
 		if cut {
@@ -99,6 +101,27 @@ func (w *Wire) carry(to, from net.Conn, f *flow) {
 			return
 		}
 	}
+}
+
+// slowPiece is how many bytes go through a slow wire at once.
+const slowPiece = 64
+
+func (w *Wire) write(to net.Conn, data []byte) error {
+	for len(data) > 0 {
+		w.mu.Lock()
+		slow := w.slow
+		w.mu.Unlock()
+		n := len(data)
+		if slow > 0 {
+			n = min(n, slowPiece)
+			time.Sleep(slow)
+		}
+		if _, err := to.Write(data[:n]); err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return nil
 }
 
 func (w *Wire) breakAll() {
@@ -121,12 +144,15 @@ func (w *Wire) CutDown(n int) { w.set(func() { w.down.limit = n }) }
 // Hold lets nothing more through to the server until Mend, and keeps it.
 func (w *Wire) Hold() { w.set(func() { w.up.held = true }) }
 
-// Mend ends what CutUp, CutDown and Hold began. What was held goes on, also that
+// Slow takes so long for every 64 bytes, either way, until Mend.
+func (w *Wire) Slow(each time.Duration) { w.set(func() { w.slow = each }) }
+
+// Mend ends what CutUp, CutDown, Hold and Slow began. What was held goes on, also that
 // of clients that wait no longer.
 func (w *Wire) Mend() {
 	w.set(func() {
 		w.up.limit, w.down.limit = -1, -1
-		w.up.held = false
+		w.up.held, w.slow = false, 0
 	})
 }
 
