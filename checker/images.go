@@ -57,12 +57,11 @@ func (l *look) askImages(ctx context.Context) {
 	l.reply, l.images = reply{outcome: Served}, set
 }
 
-// settleImages takes the set of the first tier0 that has one.
-func (o *Origin) settleImages(s *topic, now time.Time) {
+// settleImages takes the set of the first tier0 that has one. Where each has
+// something and none has the set, there is none, and nobody is asked for it.
+func (o *Origin) settleImages(s *topic, serving map[*tier0]service, now time.Time) {
 	var set *ImageSet
-	missing := true
 	for _, l := range s.looks {
-		missing = missing && !l.at.IsZero() && l.reply.outcome == Missing
 		if set == nil {
 			set = l.images
 		}
@@ -73,13 +72,13 @@ func (o *Origin) settleImages(s *topic, now time.Time) {
 	switch {
 	case set != nil:
 		o.images[s.key] = set
-		s.truth.Images = nil
+		s.truth.Images, s.truth.Absent = nil, false
 		for _, f := range set.Files {
 			s.truth.Images = append(s.truth.Images, state.Image{Name: f.Location, Size: f.Size, Algorithm: f.Checksum.Type, Digest: f.Checksum.Value})
 		}
-	case missing:
+	case s.missing(serving):
 		delete(o.images, s.key)
-		s.truth.Images = nil
+		s.truth.Images, s.truth.Absent = nil, true
 	}
 }
 

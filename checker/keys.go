@@ -86,6 +86,37 @@ func appendKeys(all []state.Key, n *schema.Network, v schema.Version, r *schema.
 	return all
 }
 
+// ExcludedKeys returns every repository that the network file says there is not,
+// among those of the versions that are served and their arches. Mirrors are not
+// asked for them; whether the origin has one all the same decides how servers
+// answer who asks for it.
+func ExcludedKeys(n *schema.Network) []state.Key {
+	has := map[state.Key]bool{}
+	for _, k := range Keys(n) {
+		has[k] = true
+	}
+	var all []state.Key
+	add := func(k state.Key) {
+		if !has[k] {
+			all = append(all, k)
+		}
+	}
+	for _, v := range n.Served() {
+		for i := range n.Repos {
+			switch r := &n.Repos[i]; {
+			case r.Vault:
+			case !r.PerArch():
+				add(state.Key{Version: v, Repo: r.Name})
+			default:
+				for _, a := range n.ArchesOf(v) {
+					add(state.Key{Version: v, Repo: r.Name, Arch: a})
+				}
+			}
+		}
+	}
+	return all
+}
+
 // ISOKeys returns the ISO sets of n: one of each version that is served, and
 // arch.
 func ISOKeys(n *schema.Network) []state.Key {

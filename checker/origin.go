@@ -161,6 +161,11 @@ type topic struct {
 	key   state.Key
 	tree  string
 	every time.Duration
+
+	// excluded: the network file says that there is no such repository. Nothing is
+	// believed of it but whether it is there.
+	excluded bool
+
 	looks []*look // at each tier0 of the tree
 
 	truth state.Truth
@@ -334,15 +339,22 @@ func (o *Origin) arrange(n *schema.Network) {
 	old := o.byKey
 	o.network, o.keys, o.byKey = n, nil, map[state.Key]*topic{}
 	o.retention = n.AllowedOutdate + generationsAfter
+	excluded := map[state.Key]bool{}
 	add := func(k state.Key, tree string, every time.Duration) {
 		path := RepoURL("", n, k)
-		s := &topic{key: k, tree: tree, every: every}
+		s := &topic{key: k, tree: tree, every: every, excluded: excluded[k]}
 		was := old[k]
-		if was != nil {
+		switch {
+		case was != nil && was.excluded == s.excluded:
 			*s = *was
 			s.tree, s.every, s.looks = tree, every, nil
-		} else if t, ok := o.opts.Known[k]; ok && k.Repo != isos {
-			s.remember(t)
+		case was != nil:
+			// All that was known is of another kind, and is to be taken back.
+			s.given, was = was.given, nil
+		default:
+			if t, ok := o.opts.Known[k]; ok && k.Repo != isos {
+				s.remember(t)
+			}
 		}
 		for _, t := range o.tier0s {
 			if t.tree != tree {
@@ -378,6 +390,10 @@ func (o *Origin) arrange(n *schema.Network) {
 	for _, k := range ISOKeys(n) {
 		add(k, treeOf(k), vaultEvery)
 	}
+	for _, k := range ExcludedKeys(n) {
+		excluded[k] = true
+		add(k, treeOf(k), vaultEvery)
+	}
 	// What a former process knew is known from here on.
 	o.opts.Known = nil
 }
@@ -387,6 +403,9 @@ func (s *topic) remember(t state.Truth) {
 	// Who withdraws a key is not asked here.
 	t.Withdrawn = ""
 	s.truth, s.given = t, t
+	if s.excluded {
+		s.truth = state.Truth{Absent: t.Absent}
+	}
 }
 
 // phase is a moment within d that depends on the key alone, so that what is asked
@@ -410,7 +429,7 @@ func (s *topic) next(now time.Time) time.Time {
 // when it is its turn, or, if it is not known yet, soon.
 func (l *look) first(now time.Time) time.Time {
 	switch s := l.of; {
-	case s.tree != vaultTree:
+	case s.tree != vaultTree && !(s.excluded && s.truth.Absent):
 		return now
 	case s.truth.Newest() != nil || s.truth.Absent:
 		return s.next(now)
@@ -493,7 +512,7 @@ func (o *Origin) Poll(ctx context.Context, now time.Time) (map[state.Key]state.T
 		serving := o.serving()
 		news := map[string]bool{}
 		for _, s := range o.keys {
-			if topics[s] && o.settle(s, serving, now) {
+			if (topics[s] || s.waits(serving)) && o.settle(s, serving, now) {
 				news[s.tree] = true
 			}
 		}
@@ -626,7 +645,8 @@ func (o *Origin) again(news map[string]bool) (due []*look) {
 
 // schedule says when l, which was asked now, is asked next.
 func (l *look) schedule(now time.Time) {
-	if l.trouble == nil {
+	unanswered := l.of.excluded && l.reply.outcome != Served && l.reply.outcome != Missing
+	if l.trouble == nil && !unanswered {
 		l.tries, l.due = 0, l.of.next(now)
 		return
 	}
@@ -647,7 +667,7 @@ func (o *Origin) changes(now time.Time) map[state.Key]state.Truth {
 	changed := map[state.Key]state.Truth{}
 	numbers := OriginNumbers{}
 	for _, s := range o.keys {
-		if s.key.Repo == isos {
+		if s.key.Repo == isos || s.excluded {
 			if !sameTruth(&s.truth, &s.given) {
 				changed[s.key], s.given = s.truth, s.truth
 			}
@@ -709,7 +729,7 @@ type Serving struct {
 // polls. A generation that an administrator wants to accept follows.
 func (o *Origin) Look(ctx context.Context, k state.Key, accepted *state.Decision) ([]Serving, error) {
 	s := o.byKey[k]
-	if s == nil || k.Repo == isos {
+	if s == nil || k.Repo == isos || s.excluded {
 		return nil, fmt.Errorf("origin: %s is not a repository that tier0 is asked for", k)
 	}
 	now := time.Now()

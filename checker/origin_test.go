@@ -1230,6 +1230,99 @@ func TestImages(t *testing.T) {
 	})
 }
 
+// A version without images has none to be asked for, until it has.
+func TestNoImages(t *testing.T) {
+	key := state.Key{Version: "9.8", Repo: isos, Arch: "x86_64"}
+	each(t, func(t *testing.T, overHTTP bool) {
+		w := newWorld(t, overHTTP)
+		if !w.truth[key].Absent {
+			t.Errorf("images that tier0 does not have are %+v, want absent", w.truth[key])
+		}
+		if err := testworld.WriteISOs(w.root, "9.8", "x86_64"); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(vaultEvery)
+		if tr := w.truth[key]; tr.Absent || len(tr.Images) != 3 {
+			t.Errorf("images that are there now are %+v", tr)
+		}
+		if err := os.RemoveAll(filepath.Join(w.root, "9.8", "isos")); err != nil {
+			t.Fatal(err)
+		}
+		w.pass(vaultEvery)
+		if tr := w.truth[key]; !tr.Absent || tr.Images != nil || w.o.Images(key) != nil {
+			t.Errorf("images that are gone are %+v", tr)
+		}
+	})
+	t.Run("a tier0 that has nothing says nothing", func(t *testing.T) {
+		w := emptyWorld(t, false)
+		w.start()
+		w.pass(time.Minute)
+		if w.truth[key].Absent {
+			t.Error("images are absent from an empty tree")
+		}
+		w.publish(base9, "100")
+		w.pass(5 * time.Minute)
+		if !w.truth[key].Absent {
+			t.Error("it has something, and no images, and that is not noticed before tomorrow")
+		}
+	})
+}
+
+// Of what the network file excludes it is found out once a day whether tier0 has
+// it all the same, and nothing else.
+func TestExcludedRepositories(t *testing.T) {
+	crb8 := state.Key{Version: "8.10", Repo: "crb", Arch: "x86_64"}
+	each(t, func(t *testing.T, overHTTP bool) {
+		w := newWorld(t, overHTTP)
+		if !slices.Equal(ExcludedKeys(w.n), []state.Key{crb8}) {
+			t.Fatalf("excluded are %v, want %s", ExcludedKeys(w.n), crb8)
+		}
+		if !w.truth[crb8].Absent {
+			t.Errorf("what neither the network nor tier0 has is %+v, want absent", w.truth[crb8])
+		}
+		if n := w.o.Numbers(); n.Keys != 5 {
+			t.Errorf("%d repositories are asked for each minute, want 5", n.Keys)
+		}
+		w.publish(crb8, "100")
+		wantEvents(t, w.pass(vaultEvery))
+		if tr := w.truth[crb8]; tr.Absent || tr.Newest() != nil {
+			t.Errorf("what tier0 has is %+v, want neither absent nor believed", tr)
+		}
+		if err := os.RemoveAll(w.dir(crb8)); err != nil {
+			t.Fatal(err)
+		}
+		wantEvents(t, w.pass(vaultEvery))
+		if !w.truth[crb8].Absent {
+			t.Error("what is gone is not absent")
+		}
+		// A tier0 that is away, or empty, takes nothing back, over a restart either.
+		if err := os.RemoveAll(filepath.Join(w.root, "9.8")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(w.root, "8.10")); err != nil {
+			t.Fatal(err)
+		}
+		w.start()
+		w.pass(vaultEvery)
+		if !w.truth[crb8].Absent {
+			t.Error("what was absent is not any more since tier0 is empty")
+		}
+	})
+	t.Run("what is excluded from now on is no longer believed", func(t *testing.T) {
+		w := newWorld(t, false)
+		w.n = parseNetwork(t, strings.Replace(originNetwork, "path: AppStream/$basearch/os/", `path: AppStream/$basearch/os/, versions: ["9.8"]`, 1))
+		w.start()
+		w.poll()
+		if tr := w.truth[app8]; tr.Absent || tr.Newest() != nil {
+			t.Errorf("it is %+v, want neither absent nor believed", tr)
+		}
+		w.n = parseNetwork(t, originNetwork)
+		w.o.SetNetwork(w.n)
+		w.poll()
+		w.wantRevisions(app8, "100")
+	})
+}
+
 func TestNewOriginRefuses(t *testing.T) {
 	n := parseNetwork(t, originNetwork)
 	for _, tt := range []struct {

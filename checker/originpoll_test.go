@@ -439,7 +439,11 @@ func TestNetworkChanges(t *testing.T) {
 	wantEvents(t, w.pass(time.Second), "publish 8.10/crb/x86_64 9.8/appstream/x86_64")
 	w.wantRevisions(crb8, "100")
 	w.wantRevisions(app9, "101", "100")
-	w.wantRevisions(base8, "100")
+	// Nobody is asked for what is not to be there, so nothing is told of it.
+	w.wantRevisions(base8)
+	if w.truth[base8].Absent {
+		t.Error("what tier0 has is said to be absent")
+	}
 	after := w.truth[base9]
 	if mustJSON(t, before.Generations) != mustJSON(t, after.Generations) {
 		t.Errorf("what did not change was %v, and is %v", before.Generations, after.Generations)

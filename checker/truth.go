@@ -148,8 +148,12 @@ func (s *topic) wants(g *state.Generation) bool {
 // adopted was there before its files were looked for, and after.
 func (l *look) ask(ctx context.Context, now time.Time) {
 	l.at, l.lacks, l.proof = now, nil, nil
-	if l.of.key.Repo == isos {
+	switch {
+	case l.of.key.Repo == isos:
 		l.askImages(ctx)
+		return
+	case l.of.excluded:
+		l.reply = l.tier0.size(ctx, l.path+repodata.Dir+"/"+repodata.Name)
 		return
 	}
 	have := l.stamp
@@ -236,9 +240,14 @@ func (l *look) find(ctx context.Context, files []repodata.Data) bool {
 // settle decides what to believe after some looks of s were asked, and tells
 // whether any of them has found something else than before.
 func (o *Origin) settle(s *topic, serving map[*tier0]service, now time.Time) (news bool) {
-	if s.key.Repo == isos {
-		o.settleImages(s, now)
-	} else {
+	switch {
+	case s.key.Repo == isos:
+		o.settleImages(s, serving, now)
+	case s.excluded:
+		// That tier0 cannot be asked others tell, and it changes nothing.
+		present := slices.ContainsFunc(s.looks, func(l *look) bool { return l.reply.outcome == Served })
+		s.truth.Absent = !present && (s.truth.Absent || s.missing(serving))
+	default:
 		o.settleTruth(s, serving, now)
 	}
 	for _, l := range s.looks {
@@ -277,10 +286,9 @@ func (o *Origin) settleTruth(s *topic, serving map[*tier0]service, now time.Time
 	}
 	t.Offered = offer(t, served, now, now.Add(-o.retention))
 
-	confirmed, present, absent := false, false, len(s.looks) > 0
+	confirmed, present, absent := false, false, s.missing(serving)
 	for _, l := range s.looks {
 		present = present || l.sight != nil
-		absent = absent && l.reply.outcome == Missing && serving[l.tier0] == servesSome && !l.at.IsZero()
 		if l.sight != nil && standingOf(&t, &l.sight.generation) == isNewest {
 			confirmed = true
 			if l.at.After(t.Confirmed) {
@@ -312,6 +320,22 @@ func (o *Origin) settleTruth(s *topic, serving map[*tier0]service, now time.Time
 		t.Disputed = now
 	}
 	s.truth = t
+}
+
+// missing tells whether no tier0 has s, though each has something.
+func (s *topic) missing(serving map[*tier0]service) bool {
+	for _, l := range s.looks {
+		if l.at.IsZero() || l.reply.outcome != Missing || serving[l.tier0] != servesSome {
+			return false
+		}
+	}
+	return len(s.looks) > 0
+}
+
+// waits tells whether s, which is seldom asked for, was missing on a tier0 that
+// had nothing at all then, and now has something.
+func (s *topic) waits(serving map[*tier0]service) bool {
+	return (s.excluded || s.key.Repo == isos) && !s.truth.Absent && s.missing(serving)
 }
 
 // publish notes that k has a new generation.
@@ -362,7 +386,7 @@ func (o *Origin) serving() map[*tier0]service {
 		all[t] = servesNone
 	}
 	for _, s := range o.keys {
-		if s.key.Repo == isos {
+		if s.key.Repo == isos || s.excluded {
 			continue
 		}
 		for _, l := range s.looks {

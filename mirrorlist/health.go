@@ -251,7 +251,7 @@ func (f *findings) goneFor(s *slot) *refusal {
 	if s.key.Arch != "" {
 		of += " for " + string(s.key.Arch)
 	}
-	if s.excluded && f.live && f.snap.Truth[s.key].Absent {
+	if len(s.excluded) > 0 && f.live && !slices.ContainsFunc(s.excluded, func(k state.Key) bool { return !f.snap.Truth[k].Absent }) {
 		return &refusal{http.StatusNotFound, "There is no " + of + ": neither the network file nor the origin has it", true}
 	}
 	keys := s.keys

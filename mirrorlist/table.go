@@ -200,9 +200,10 @@ type slot struct {
 	perArch bool
 	truth   state.Key
 
-	// excluded: the network file says that there is no such repository. It is
-	// checked by nobody, and served until the origin is known not to have it.
-	excluded bool
+	// excluded are the repositories of the slot if the network file says that there
+	// is none of them. They are checked at no mirror, and served until the origin is
+	// known to have none.
+	excluded []state.Key
 	served   *atomic.Uint64
 
 	// told is the architecture that a client has told whose list this is, or "".
@@ -551,8 +552,24 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		repo := &net.Repos[i]
 		q := &repository{repo: repo, vault: vault || repo.Vault}
 		var keys []state.Key
-		has := repo.ArchesIn(net, v)
+		arches := repo.ArchesIn(net, v)
+		has := arches
+		if !net.Allows(v, repo, "") {
+			has = nil
+		}
 		perArch := repo.PerArch()
+		none := func(of []schema.Arch) (keys []state.Key) {
+			switch {
+			case q.vault:
+			case perArch:
+				for _, a := range of {
+					keys = append(keys, state.Key{Version: v, Repo: repo.Name, Arch: a})
+				}
+			case len(has) == 0: // one directory for all
+				keys = []state.Key{{Version: v, Repo: repo.Name}}
+			}
+			return keys
+		}
 		for _, a := range has {
 			if perArch {
 				keys = append(keys, state.Key{Version: v, Repo: repo.Name, Arch: a})
@@ -561,7 +578,7 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		if !perArch && len(has) > 0 {
 			keys = []state.Key{{Version: v, Repo: repo.Name}}
 		}
-		add := func(arch schema.Arch, keys []state.Key, carry set, excluded bool) {
+		add := func(arch schema.Arch, keys []state.Key, carry set, excluded []state.Key) {
 			k := state.Key{Version: v, Repo: repo.Name, Arch: arch}
 			s := slot{key: k, keys: keys, suffix: string(v) + "/" + repo.PathFor(arch), carry: carry, served: in.counter(k), excluded: excluded, perArch: perArch, truth: k, told: arch}
 			if !perArch {
@@ -575,15 +592,19 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 		}
 		// A client that does not say what it is may be any of them.
 		every := slices.Clone(carries[0])
-		for _, a := range has {
+		for _, a := range arches {
 			every.and(every, carries[1+r.arch(string(a))])
 		}
-		add("", keys, every, len(has) == 0)
+		var excluded []state.Key
+		if len(has) == 0 {
+			excluded = none(r.arches)
+		}
+		add("", keys, every, excluded)
 		for k, a := range r.arches {
-			only, excluded := keys, !slices.Contains(has, a)
+			only, excluded := keys, []state.Key(nil)
 			switch {
-			case excluded:
-				only = nil
+			case !slices.Contains(has, a):
+				only, excluded = nil, none([]schema.Arch{a})
 			case perArch:
 				only = []state.Key{{Version: v, Repo: repo.Name, Arch: a}}
 			}
@@ -596,7 +617,11 @@ func (g *geometry) addRelease(v schema.Version, vault bool, in *inputs) {
 				carry.and(carry, carries[1+k])
 			}
 		}
-		add("", x86, carry, len(x86) == 0)
+		excluded = nil
+		if len(x86) == 0 {
+			excluded = none(slices.DeleteFunc(slices.Clone(r.arches), func(a schema.Arch) bool { return a != "x86_64" && a != "x86_64_v2" }))
+		}
+		add("", x86, carry, excluded)
 		g.slots[len(g.slots)-1].told = "x86_64"
 		r.repos[repo.Name] = q
 	}
