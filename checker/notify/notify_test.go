@@ -91,6 +91,7 @@ func TestEventsAreGathered(t *testing.T) {
 			t.Error("told before the wait was over")
 		}
 		time.Sleep(time.Minute + time.Second)
+		synctest.Wait()
 		if len(s.delivered) != 1 || s.told() != 2 {
 			t.Errorf("told %v, want both at once", s.delivered)
 		}

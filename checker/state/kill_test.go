@@ -291,7 +291,7 @@ func (k *killing) writes(pair []*killable) int {
 // await waits until ok, which is called with what is known locked.
 func (k *killing) await(what string, victim int, ok func() bool) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(k.t.Context(), 5*time.Minute)
 	defer cancel()
 	defer context.AfterFunc(ctx, k.changed.Broadcast)()
 	k.mu.Lock()
