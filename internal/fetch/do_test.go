@@ -1,6 +1,7 @@
 package fetch
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/x509"
@@ -267,6 +268,60 @@ func TestFamilyOfARequest(t *testing.T) {
 	}
 	if got := fmt.Sprint(networks); got != "[tcp tcp4 tcp6]" {
 		t.Errorf("networks %s", got)
+	}
+}
+
+func TestAnotherAddressOfAHost(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		all    string // addresses of the host
+		apart  string
+		down   string // of these
+		dialed string
+	}{
+		{"there is another one", "198.51.100.1 198.51.100.2", "198.51.100.1", "", "tcp4 198.51.100.2:80"},
+		{"in whatever order", "198.51.100.2 198.51.100.1", "198.51.100.1", "", "tcp4 198.51.100.2:80"},
+		{"there is none", "198.51.100.1", "198.51.100.1", "", "tcp4 mirror.example.org:80"},
+		{"there is one of the other family only", "198.51.100.1 2001:db8::1", "198.51.100.1", "", "tcp4 mirror.example.org:80"},
+		{"of several IPv6 addresses", "2001:db8::1 198.51.100.1 2001:db8::2", "2001:db8::1", "", "tcp6 [2001:db8::2]:80"},
+		{"the next one is down", "198.51.100.1 198.51.100.2 198.51.100.3", "198.51.100.1", "198.51.100.2:80", "tcp4 198.51.100.2:80 tcp4 198.51.100.3:80"},
+		{"all others are down", "198.51.100.1 198.51.100.2", "198.51.100.1", "198.51.100.2:80", "tcp4 198.51.100.2:80 tcp4 mirror.example.org:80"},
+		{"the name is gone", "", "198.51.100.1", "", "tcp4 mirror.example.org:80"},
+		{"nobody wants another one", "198.51.100.1 198.51.100.2", "", "", "tcp mirror.example.org:80"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var dialed []string
+			opts, wait := memory(func(c net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+					io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+				}
+			})
+			dial := opts.Dial
+			opts.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				dialed = append(dialed, network+" "+address)
+				if address == tt.down {
+					return nil, errors.New("refused")
+				}
+				return dial(ctx, network, address)
+			}
+			opts.Lookup = func(context.Context, string, string) (all []netip.Addr, err error) {
+				for _, a := range strings.Fields(tt.all) {
+					all = append(all, netip.MustParseAddr(a))
+				}
+				return all, nil
+			}
+			r := Request{URL: "http://mirror.example.org/"}
+			if tt.apart != "" {
+				r.Apart = netip.MustParseAddr(tt.apart)
+			}
+			if _, err := New(opts).Do(t.Context(), r); err != nil {
+				t.Error(err)
+			}
+			wait()
+			if got := strings.Join(dialed, " "); got != tt.dialed {
+				t.Errorf("dialed %q, want %q", got, tt.dialed)
+			}
+		})
 	}
 }
 

@@ -172,6 +172,13 @@ const (
 	IPv6
 )
 
+func familyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
 // suffix is what net puts behind "tcp" and "ip" for the family.
 func (f Family) suffix() string { return [...]string{"", "4", "6"}[f] }
 
@@ -191,6 +198,11 @@ type Request struct {
 	// Family binds the request, and its redirects, to addresses of one kind. Such
 	// a request has a connection to itself.
 	Family Family
+
+	// Apart is an address that has answered: the request is bound to its family,
+	// and made to another address where the host has one. It is for who wants to
+	// know whether the servers behind a name are alike. Family is not looked at then.
+	Apart netip.Addr
 
 	// MaxBytes, Timeout and MinRate replace those of Options unless they are zero.
 	MaxBytes int64
@@ -288,7 +300,10 @@ func (c *Client) Do(ctx context.Context, r Request) (*Response, error) {
 	}
 	total, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
-	t := &trace{family: r.Family}
+	t := &trace{family: r.Family, apart: r.Apart}
+	if r.Apart.IsValid() {
+		t.family = familyOf(r.Apart)
+	}
 	resp := &Response{URL: u.String(), Length: -1}
 	err = c.do(t.with(total), u, &r, resp)
 	t.report(resp, err)

@@ -193,7 +193,11 @@ func (c *Client) dialer(h *host, f Family) func(ctx context.Context, network, ad
 		if err := h.acquire(ctx); err != nil {
 			return nil, err
 		}
-		raw, err := dial(ctx, network+f.suffix(), address)
+		raw := c.dialApart(ctx, dial, network+f.suffix(), address)
+		var err error
+		if raw == nil {
+			raw, err = dial(ctx, network+f.suffix(), address)
+		}
 		if err != nil {
 			<-h.conns
 			return nil, err
@@ -206,6 +210,26 @@ func (c *Client) dialer(h *host, f Family) func(ctx context.Context, network, ad
 		traceOf(ctx).dialed(conn)
 		return conn, nil
 	}
+}
+
+// dialApart connects to another address of the host than the one that the request
+// wants to be apart from; it returns nil if there is none.
+func (c *Client) dialApart(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), network, address string) net.Conn {
+	from := traceOf(ctx).apart
+	host, port, err := net.SplitHostPort(address)
+	if !from.IsValid() || err != nil {
+		return nil
+	}
+	all, _ := c.Addresses(ctx, host) // if there is none, to dial says why
+	for _, a := range all {
+		if a == from || familyOf(a) != familyOf(from) {
+			continue
+		}
+		if conn, err := dial(ctx, network, net.JoinHostPort(a.String(), port)); err == nil {
+			return conn
+		}
+	}
+	return nil
 }
 
 // control runs between the making of a socket and its connection, when the name

@@ -17,6 +17,7 @@ import (
 // calls it from goroutines of its own, some of which outlive the request.
 type trace struct {
 	family Family
+	apart  netip.Addr
 
 	mu       sync.Mutex // guards the rest
 	remote   netip.AddrPort
