@@ -153,6 +153,11 @@ type KeySeen struct {
 	FilesAsked int
 	FilesWrong []FileSeen
 
+	// Again is what was answered to the same question a moment later over another
+	// connection, where [KeyPlan.Confirm] asked for that; nil else. It has no files
+	// and no Again.
+	Again *KeySeen
+
 	// OtherHost answered after redirects; "" if it was the mirror's own.
 	OtherHost string
 

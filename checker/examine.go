@@ -78,7 +78,7 @@ func Examine(ctx context.Context, p *Prober, n *schema.Network, m *schema.Mirror
 		return sum
 	}
 	for _, k := range KeysOf(n, m) {
-		plan.Keys = append(plan.Keys, KeyPlan{Key: k, Newest: newest(k)})
+		plan.Keys = append(plan.Keys, KeyPlan{Key: k, Newest: newest(k), Confirm: len(plan.Keys) == 0})
 	}
 	for _, k := range ISOKeysOf(n, m) {
 		plan.ISOs = append(plan.ISOs, KeyPlan{Key: k, Newest: newest(k)})
@@ -352,6 +352,8 @@ func (e *examiner) repository(k state.Key) {
 		e.add(group, name, Failed, "", garbage(k, seen.Evidence))
 	case seen.Outcome != Served:
 		e.add(group, name, Failed, "", refusal(k, "repomd.xml", seen.Outcome, seen.Evidence))
+	case seen.Again != nil && seen.Again.Outcome >= Garbage && seen.Again.SHA256 != seen.SHA256:
+		e.add(group, name, Failed, "", twoAnswers(k, &seen))
 	case len(seen.FilesWrong) > 0:
 		e.wrongFiles(group, k, seen.FilesWrong)
 	case t.Newest() == nil:

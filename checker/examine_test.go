@@ -114,6 +114,19 @@ func TestExaminationOfAnObservation(t *testing.T) {
 			want: "warning clock: the clock of the web server is wrong by more than ten minutes; what it says of the age of files misleads caches",
 		},
 		{
+			name: "two servers out of step",
+			edit: func(o *Observation) {
+				repomd(o, func(k *KeySeen) { k.Again = &KeySeen{Outcome: Served, SHA256: sum(9), Evidence: shown(200)} })
+			},
+			want: "failed 9.8/baseos/x86_64: 9.8/baseos/x86_64: one question after another is answered with different files",
+		},
+		{
+			name: "a second server that does not answer",
+			edit: func(o *Observation) {
+				repomd(o, func(k *KeySeen) { k.Again = &KeySeen{Outcome: Unreachable, Evidence: shown(0)} })
+			},
+		},
+		{
 			name: "a repository that is refused",
 			edit: func(o *Observation) { o.Keys[mirrorKey] = KeySeen{Outcome: Refused, Evidence: shown(403)} },
 			want: "failed 9.8/baseos/x86_64: 9.8/baseos/x86_64: repomd.xml is refused with status 403",

@@ -397,6 +397,73 @@ func TestBackendsThatDiffer(t *testing.T) {
 	})
 }
 
+// What is to be confirmed is asked for twice, over two connections: of a name with
+// two addresses each server is asked, and a balancer has to choose again.
+func TestASecondQuestionGoesToAnotherServer(t *testing.T) {
+	newer, older := repomdFile("200", 10), repomdFile("100", 10)
+	for _, tt := range []struct {
+		name    string
+		addrs   []string
+		budget  int
+		first   []byte // of the first address or connection
+		second  []byte
+		again   string // revision; "" for no second answer
+		outcome Outcome
+	}{
+		{"two addresses out of step", []string{"198.51.101.1", "198.51.101.2"}, 0, newer, older, "100", Served},
+		{"two addresses in step", []string{"198.51.101.1", "198.51.101.2"}, 0, newer, newer, "200", Served},
+		{"two addresses, of which the second is behind in the other sense", []string{"198.51.101.1", "198.51.101.2"}, 0, older, newer, "200", Served},
+		{"one address and two servers", []string{"198.51.101.1"}, 0, newer, older, "100", Served},
+		{"two IPv6 addresses", []string{"2001:678::1", "2001:678::2"}, 0, newer, older, "100", Served},
+		{"a page for the second question", []string{"198.51.101.1"}, 0, newer, []byte("<html>"), "", Garbage},
+		{"no request left", []string{"198.51.101.1"}, 1, newer, older, "", Served},
+		{"a page for the first question", []string{"198.51.101.1"}, 0, []byte("<html>"), newer, "", Served},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newMemNet(t)
+				n.host("mirror.example.org", tt.addrs...)
+				conns := 0
+				for i, addr := range tt.addrs {
+					n.listen(net.JoinHostPort(addr, "80"), func(c net.Conn) {
+						body := tt.first
+						if i > 0 || len(tt.addrs) == 1 && conns > 0 {
+							body = tt.second
+						}
+						conns++
+						raw(func(c net.Conn, _ *http.Request) error {
+							_, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+							return err
+						})(c)
+					})
+				}
+				m := &schema.Mirror{Name: "mirror.example.org", Address: schema.Address{HTTP: mirrorURLs.HTTP}}
+				plan := Plan{Network: probeNetwork(t), Budget: tt.budget, Keys: []KeyPlan{{Key: mirrorKey, Newest: sha256.Sum256(newer), Confirm: true}}}
+				o := n.prober(t, nil).Visit(t.Context(), m, plan)
+				again := o.Keys[mirrorKey].Again
+				if tt.again == "" && tt.outcome == Served {
+					if again != nil {
+						t.Fatalf("it is asked again: %+v", again)
+					}
+					return
+				}
+				if again == nil || again.Outcome != tt.outcome || again.Revision != tt.again {
+					t.Fatalf("the second answer is %+v, want %v with revision %q", again, tt.outcome, tt.again)
+				}
+				if wrong := tt.again != "200"; wrong != (again.Evidence != nil) {
+					t.Errorf("the evidence of the second answer is %+v", again.Evidence)
+				}
+				if o.Requests != 2 || conns != 2 {
+					t.Errorf("%d requests over %d connections, want two", o.Requests, conns)
+				}
+				if len(tt.addrs) > 1 && (len(n.dials) != 2 || n.dials[0].Addr() == n.dials[1].Addr()) {
+					t.Errorf("dialed %v, want both addresses", n.dials)
+				}
+			})
+		})
+	}
+}
+
 // A mirror that wastes time or bytes on every repository is left before it has
 // wasted much.
 func TestCostOfAHostileMirrorIsBounded(t *testing.T) {

@@ -83,22 +83,61 @@ func order(revision string, timestamp int64, g *state.Generation) int {
 	return n
 }
 
-// position is the place of what the mirror is known to hold.
-func (v *verdict) position(k state.Key, t *state.Truth) int {
-	switch v.next.Health[k] {
-	case state.Fresh, state.Ahead:
-		return 0
+// relapses tells whether an answer, which belongs to p, is older than the one
+// before it.
+func (v *verdict) relapses(k state.Key, t *state.Truth, p place, seen *KeySeen) bool {
+	if was := v.position(k, t); p.at != was || p.known >= 0 {
+		return p.at > was
 	}
-	if id, ok := v.next.Holds[k]; ok {
+	// Two that nobody knows have one place.
+	f := v.finding(k)
+	return f.Revision != "" && compareRevisions(seen.Revision, 0, f.Revision, 0) < 0
+}
+
+// position is the place of what the mirror has last answered with, behind all
+// others if that is not known.
+func (v *verdict) position(k state.Key, t *state.Truth) int {
+	unknown := 2*len(t.Generations) - 1
+	h, f := v.next.Health[k], v.finding(k)
+	id, ok := f.Last, f.Last != state.GenerationID{}
+	if !ok {
+		id, ok = v.next.Holds[k]
+	}
+	switch {
+	case ok:
 		for i := range t.Generations {
 			if t.Generations[i].ID() == id {
 				return 2 * i
 			}
 		}
-	} else if f := v.next.Findings[k]; f != nil && f.Revision != "" {
+		return unknown
+	case h == state.Fresh, h == state.Ahead && !isWholeNumber(f.Revision):
+		return 0
+	case f.Revision != "":
 		return olderBy(f.Revision, t).at
 	}
-	return 2*len(t.Generations) - 1
+	return unknown
+}
+
+// remember puts into f what was answered now, and recall what the verdict on k
+// says that was answered before, for it is about to say that no more.
+func remember(f *state.Finding, t *state.Truth, p place, seen *KeySeen) {
+	if p.known >= 0 {
+		f.Last, f.Revision = t.Generations[p.known].ID(), ""
+	} else {
+		f.Last, f.Revision = state.GenerationID{}, seen.Revision
+	}
+}
+
+func (v *verdict) recall(k state.Key, f *state.Finding) {
+	if f.Last != (state.GenerationID{}) || f.Revision != "" {
+		return
+	}
+	if id, ok := v.next.Holds[k]; ok {
+		f.Last = id
+	} else if t := v.truth(k); v.next.Health[k] == state.Fresh && t != nil && t.Newest() != nil {
+		f.Last = t.Newest().ID()
+	}
 }
 
 // olderBy finds the place of an unknown generation by its revision alone.

@@ -79,6 +79,11 @@ type KeyPlan struct {
 	// Files of the newest generation, primary first, whose sizes are asked for
 	// when that generation is what the mirror serves.
 	Files []repodata.Data
+
+	// Confirm: what is Served is asked for once more, over a connection of its own
+	// and from another address of the host if it has one. Behind one name there may
+	// be several servers.
+	Confirm bool
 }
 
 // ProbeOptions are what a [Prober] is made from. The zero value works.
@@ -166,6 +171,9 @@ func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observ
 	}}
 	v.schemes()
 	v.askSentinel()
+	if k := v.first(); k != nil && v.sentinel != nil {
+		v.confirm(k, v.base(k.Key.Version), v.sentinel)
+	}
 	v.families()
 	if v.sentinel != nil && v.sentinel.Outcome == Unreachable {
 		return v.o
@@ -289,8 +297,9 @@ func (v *visit) keys() {
 		if v.hopeless(base) {
 			return
 		}
-		if s := v.repomd(v.repomdURL(base, k.Key), fetch.AnyFamily); s != nil {
+		if s := v.repomd(fetch.Request{URL: v.repomdURL(base, k.Key)}); s != nil {
 			v.note(k, base, s)
+			v.confirm(k, base, s)
 		}
 	})
 	v.files(v.plan.Keys, func(k *KeyPlan, seen KeySeen) []repodata.Data {
@@ -322,9 +331,7 @@ func (v *visit) hopeless(base string) bool {
 
 // note keeps what was seen of a key, in the tree at base.
 func (v *visit) note(k *KeyPlan, base string, s *sight) {
-	if s.Outcome == Served && s.Evidence == nil && k.Newest != (state.Hash256{}) && s.SHA256 != k.Newest {
-		s.Evidence = s.answer.evidence(v.p.opts.Vantage, nil)
-	}
+	v.prove(k, s)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s.answer.costly() {
@@ -334,6 +341,31 @@ func (v *visit) note(k *KeyPlan, base string, s *sight) {
 	if v.plan.Own && k.Key.Repo != isos && s.Outcome == Served {
 		v.own[k.Key] = s.metadata()
 	}
+}
+
+// prove keeps the request for what is not the newest generation.
+func (v *visit) prove(k *KeyPlan, s *sight) {
+	if s.Outcome == Served && s.Evidence == nil && k.Newest != (state.Hash256{}) && s.SHA256 != k.Newest {
+		s.Evidence = s.answer.evidence(v.p.opts.Vantage, nil)
+	}
+}
+
+// confirm asks once more for what was seen of a key in the tree at base, if the
+// plan says so.
+func (v *visit) confirm(k *KeyPlan, base string, s *sight) {
+	if !k.Confirm || s.Outcome != Served || !v.take() {
+		return
+	}
+	again := v.repomd(fetch.Request{URL: v.repomdURL(base, k.Key), Apart: s.answer.resp.Remote.Addr()})
+	if again == nil {
+		return
+	}
+	v.prove(k, again)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	seen := v.o.Keys[k.Key]
+	seen.Again = &again.KeySeen
+	v.o.Keys[k.Key] = seen
 }
 
 // A sight is a document that was asked for.
@@ -358,8 +390,8 @@ func (s *sight) metadata() []repodata.Data {
 
 // repomd asks for a repomd.xml and reads it. It returns nil when the visit was
 // ended.
-func (v *visit) repomd(url string, family fetch.Family) *sight {
-	return v.document(fetch.Request{URL: url, Family: family}, func(s *sight, body []byte) error {
+func (v *visit) repomd(r fetch.Request) *sight {
+	return v.document(r, func(s *sight, body []byte) error {
 		said, err := v.p.parsed.repomd(s.SHA256, body)
 		s.Revision, s.Timestamp = said.revision, said.timestamp
 		return err

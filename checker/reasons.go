@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -151,11 +152,31 @@ func ahead(k state.Key, seen *KeySeen, t *state.Truth) *state.Problem {
 	}
 }
 
+const syncTogether = "If several servers or caches answer for the mirror, sync all of them before any of them shows what is new."
+
 // relapsed is about an older generation after a newer one.
 func relapsed(k state.Key, seen *KeySeen) *state.Problem {
 	return &state.Problem{
 		Reason:   fmt.Sprintf("%s: an older repomd.xml follows a newer one", k),
-		Remedy:   "If several servers or caches answer for the mirror, see that they sync at the same time. It counts as the older until it is the newer one several times in a row.",
+		Remedy:   syncTogether + " It is listed again when several answers in a row were in step.",
+		Evidence: seen.Evidence,
+	}
+}
+
+// twoAnswers is about two answers to one question.
+func twoAnswers(k state.Key, seen *KeySeen) *state.Problem {
+	return &state.Problem{
+		Reason:   fmt.Sprintf("%s: one question after another is answered with different files", k),
+		Remedy:   syncTogether,
+		Evidence: cmp.Or(seen.Again.Evidence, seen.Evidence),
+	}
+}
+
+// unseen is about a generation between two that tier0 was seen with.
+func unseen(k state.Key, seen *KeySeen) *state.Problem {
+	return &state.Problem{
+		Reason:   fmt.Sprintf("%s: tier0 was never seen with revision %s, which is older than its newest", k, seen.Revision),
+		Remedy:   "Sync again: the mirror is listed with the next generation that it has. If syncs bring nothing, find out where this repomd.xml is from.",
 		Evidence: seen.Evidence,
 	}
 }

@@ -26,6 +26,10 @@ const (
 	watchEvery = 2 * time.Minute
 	watchFor   = 30 * time.Minute
 
+	// looksAgain is how many times more a mirror that has something new is asked as
+	// often: whether all of its servers have it.
+	looksAgain = 3
+
 	// soon is when a failure is looked at again for the first time, in which time
 	// a new mirror or repository is probed, and what a visit has left undone done.
 	soon = time.Minute
@@ -136,6 +140,7 @@ type agenda struct {
 	left  map[int][]repodata.Data // files that are yet to be asked for, of what is Fresh
 	flip  time.Time               // when the mirror was last seen to have something new
 	back  time.Time               // when it came back after it was down
+	doubt time.Time               // until when what is listed was asked for before a repository fell back
 	ways  time.Time               // when each way was last tried
 	files time.Time               // when the closure was last looked at
 
@@ -252,9 +257,13 @@ func (s *schedule) wait(a *agenda, m subject, st *state.Status) time.Duration {
 		return s.backoff(a, 1)
 	}
 	next := a.visited.Add(s.quiet(m))
+	last := inFront(m, st)
 	for i, k := range m.keys {
 		if k.Repo == isos {
 			continue // there is no hurry, and perhaps nothing to ask for
+		}
+		if i > last && outOfStep(k, st) {
+			continue
 		}
 		if w := s.wants(a, m, i, st); w.why != nothing && w.at.Before(next) {
 			next = w.at
@@ -262,6 +271,9 @@ func (s *schedule) wait(a *agenda, m subject, st *state.Status) time.Duration {
 	}
 	if len(a.left) > 0 {
 		next = earliest(next, a.visited.Add(s.step(soon)))
+	}
+	if a.visited.Sub(a.flip) < s.step(watchEvery)*looksAgain {
+		next = earliest(next, a.visited.Add(s.step(watchEvery)))
 	}
 	return next.Sub(a.visited)
 }
@@ -308,6 +320,12 @@ func (s *schedule) wants(a *agenda, m subject, i int, st *state.Status) want {
 		return want{time.Time{}, wanted}
 	case f != nil && f.Failures > 0 && f.Failures <= forgiven:
 		return want{asked.Add(s.backoff(a, 1)), wanted}
+	case h == state.Broken && f != nil && !f.Lied && f.Path == "" && f.Clean > 0:
+		// It is right again, and has to be a few times more: those who come and go
+		// often more slowly.
+		return want{asked.Add(s.backoff(a, 1+min(f.Strikes/(relapseStrikes+1), 1))), wanted}
+	case h.Listable() && k.Repo != isos && asked.Before(a.doubt):
+		return want{time.Time{}, wanted} // it is hardly one repository alone
 	case h == state.Broken || h == state.Ahead || f != nil && (f.Failures > 0 || f.Path != "" || returning(f)):
 		// The longer it lasts, the less often.
 		return want{asked.Add(min(max(asked.Sub(f.Since), s.step(soon)), s.quiet(m))), wanted}
@@ -368,17 +386,23 @@ func (s *schedule) plan(a *agenda, m subject, st *state.Status, now time.Time, b
 	}
 	if st.Failures > 0 || held(st) && st.Successes+1 < st.Strikes {
 		s.fewKeys(&p, m, st)
+		if len(p.Keys) > 0 {
+			p.Keys[0].Confirm = true
+		}
 		return p
 	}
 
 	var watch, want, turn []int
 	var pending, images []int
 	overdue := 0
+	last := inFront(m, st)
 	for i := range m.keys {
 		w := s.wants(a, m, i, st)
 		late := !w.at.After(now)
 		switch {
 		case w.why == nothing:
+		case outOfStep(m.keys[i], st) && (i > last || !late):
+			// In a row are answers that have time between them.
 		case m.keys[i].Repo == isos:
 			if late && w.why == wanted {
 				pending = append(pending, i)
@@ -400,6 +424,13 @@ func (s *schedule) plan(a *agenda, m subject, st *state.Status, now time.Time, b
 	}
 	keys, rest := s.sentinels(m, watch)
 	oldestFirst(want)
+	oldestFirst(turn)
+	confirmed := 1
+	if i := s.witness(m, st, turn); i >= 0 {
+		keys = slices.Insert(keys, 0, i)
+		turn = slices.DeleteFunc(turn, func(j int) bool { return j == i })
+		confirmed = min(2, len(keys))
+	}
 	keys = append(keys, want...)
 	// Each of them may cost two requests, the file and its primary; what was asked
 	// for without its primary would have to be asked for again.
@@ -437,6 +468,16 @@ func (s *schedule) plan(a *agenda, m subject, st *state.Status, now time.Time, b
 		p.Keys = append(p.Keys, s.keyPlan(a, m, i, st))
 	}
 
+	front := vanguard
+	for i := range p.Keys {
+		k := &p.Keys[i]
+		k.Confirm = i < confirmed
+		if front > 0 && outOfStep(k.Key, st) {
+			k.Confirm = true
+			front--
+		}
+	}
+
 	oldestFirst(images)
 	for n, i := range append(pending, images[:min(len(images), imagesAtOnce)]...) {
 		sum, files, ok := s.stock.images(m.keys[i])
@@ -448,6 +489,41 @@ func (s *schedule) plan(a *agenda, m subject, st *state.Status, now time.Time, b
 	}
 	s.closure(&p, a, m, st, now, spare, rnd)
 	return p
+}
+
+// witness is which of turn, those asked for longest ago first, is asked for in any
+// case, and twice: one that was published last of those that are listed, -1 if
+// there is none. If one of several servers has stayed behind, that shows there.
+func (s *schedule) witness(m subject, st *state.Status, turn []int) int {
+	found, last := -1, time.Time{}
+	for _, i := range turn {
+		if t := s.truth(m.keys[i]); st.Health[m.keys[i]] == state.Fresh && t != nil && t.Newest() != nil && t.Newest().FirstSeen.After(last) {
+			found, last = i, t.Newest().FirstSeen
+		}
+	}
+	return found
+}
+
+// Where many repositories are out of step, the first few are asked for instead of
+// all of them, until each has given marching answers in step.
+const (
+	vanguard = 4
+	marching = 2
+)
+
+// inFront is the last repository out of step that is worth asking for.
+func inFront(m subject, st *state.Status) int {
+	n, unsteady := 0, false
+	for i, k := range m.keys {
+		if !outOfStep(k, st) {
+			continue
+		}
+		unsteady = unsteady || st.Findings[k].Clean < marching
+		if n++; n == vanguard && unsteady {
+			return i
+		}
+	}
+	return len(m.keys)
 }
 
 // waysWait is how long after the last time each way to the mirror is tried again.
@@ -519,9 +595,10 @@ func (s *schedule) sentinels(m subject, watch []int) (first, rest []int) {
 // maxSentinels bounds them: an origin may publish each repository for itself.
 const maxSentinels = 8
 
-// keyPlan asks for a repository, and for its files if it has to show them.
+// keyPlan asks for a repository, and for its files if the answer may list it.
 func (s *schedule) keyPlan(a *agenda, m subject, i int, st *state.Status) KeyPlan {
 	k := m.keys[i]
+	f := st.Findings[k]
 	p := KeyPlan{Key: k}
 	t := s.truth(k)
 	if t == nil || t.Newest() == nil {
@@ -530,7 +607,7 @@ func (s *schedule) keyPlan(a *agenda, m subject, i int, st *state.Status) KeyPla
 	p.Newest = t.Newest().SHA256
 	if st.Health[k] == state.Fresh {
 		p.Files = a.left[i]
-	} else {
+	} else if !outOfStep(k, st) || f.Clean+1 >= needs(f) {
 		p.Files = s.stock.metadata(k, t.Newest().ID())
 	}
 	return p
@@ -608,7 +685,9 @@ func (s *schedule) holding(k state.Key, st *state.Status) (id state.GenerationID
 	if id, ok := st.Holds[k]; ok {
 		return id, true
 	}
-	if f := st.Findings[k]; f != nil && f.Revision != "" {
+	if f := st.Findings[k]; f != nil && f.Last != (state.GenerationID{}) {
+		return f.Last, true
+	} else if f != nil && f.Revision != "" {
 		return id, false // one of which only its revision is known
 	}
 	if t := s.truth(k); t != nil && t.Newest() != nil {
@@ -685,6 +764,9 @@ func (s *schedule) made(a *agenda, m subject, p Plan, o *Observation, prev, next
 		if k.Repo == isos {
 			continue
 		}
+		if outOfStep(k, next) && next.Findings[k].Struck.Equal(o.At) && prev != nil && prev.Health[k] != state.Broken {
+			a.doubt = time.Unix(o.At.Unix()+1, 0) // what was asked for meanwhile too
+		}
 		delete(a.left, i)
 		t := s.truth(k)
 		if t == nil || t.Newest() == nil || seen.Outcome != Served || seen.SHA256 != t.Newest().SHA256 {
@@ -700,6 +782,13 @@ func (s *schedule) made(a *agenda, m subject, p Plan, o *Observation, prev, next
 			a.left[i] = files[k][n:]
 		}
 	}
+}
+
+// outOfStep tells whether a repository is not listed because it fell back to an
+// older generation, or comes and goes as one that does.
+func outOfStep(k state.Key, st *state.Status) bool {
+	f := st.Findings[k]
+	return f != nil && k.Repo != isos && st.Health[k] == state.Broken && hasToAgree(f)
 }
 
 // hint asks for a visit soon: not more than once a minute, and as a favour.

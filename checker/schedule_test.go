@@ -43,6 +43,7 @@ type fakeMirror struct {
 	syncs  func(now time.Time) bool
 	down   func(now time.Time) bool
 	late   map[state.Key]time.Duration // how much later than the others a key is synced
+	other  func() bool                 // whether a server answers that is a generation behind
 	synced time.Time
 	due    time.Time // zero: to be asked of the schedule
 
@@ -97,6 +98,7 @@ func (w *fleet) add(name, host string, frequency time.Duration) *fakeMirror {
 		host: h, holds: map[state.Key]int{}, seen: map[state.Key][]time.Time{},
 		flipped: map[state.Key]time.Time{}, listed: map[state.Key]time.Time{},
 		syncs: func(time.Time) bool { return true }, down: func(time.Time) bool { return false },
+		other: func() bool { return false },
 	}
 	m.status, _ = age(nil, w.now, w.sched.truth, m.subject, ofTwelve)
 	m.agenda = w.sched.enroll(m.subject, nil, w.now)
@@ -162,9 +164,12 @@ func (w *fleet) visit(m *fakeMirror, p Plan) *Observation {
 			o.Keys[k.Key] = KeySeen{Outcome: Unreachable}
 			return o
 		}
-		gens := w.truth[k.Key].Generations
-		g := gens[len(gens)-m.holds[k.Key]]
-		o.Keys[k.Key] = KeySeen{Outcome: Served, SHA256: g.SHA256, Revision: g.Revision, Timestamp: g.Timestamp}
+		seen := w.answer(m, k.Key)
+		if k.Confirm && ask() {
+			again := w.answer(m, k.Key)
+			seen.Again = &again
+		}
+		o.Keys[k.Key] = seen
 		m.seen[k.Key] = append(m.seen[k.Key], w.now)
 	}
 	for rank := range sixFiles {
@@ -190,6 +195,16 @@ func (w *fleet) visit(m *fakeMirror, p Plan) *Observation {
 		}
 	}
 	return o
+}
+
+func (w *fleet) answer(m *fakeMirror, k state.Key) KeySeen {
+	gens := w.truth[k].Generations
+	i := len(gens) - m.holds[k]
+	if m.other() {
+		i = min(i+1, len(gens)-1)
+	}
+	g := gens[i]
+	return KeySeen{Outcome: Served, SHA256: g.SHA256, Revision: g.Revision, Timestamp: g.Timestamp}
 }
 
 // run lets time pass until the end, from one visit to the next, and calls each
@@ -498,6 +513,129 @@ func TestScheduleOfFailures(t *testing.T) {
 		if h != state.Fresh {
 			t.Errorf("%s is %s in the end", k, h)
 		}
+	}
+}
+
+// A repository that has fallen back is asked for every minute, and listed when it
+// was in step three times. It is hardly alone, so that the others are asked for at
+// once.
+func TestWhoFallsBackIsAskedSoon(t *testing.T) {
+	w := newFleet(t, 40)
+	m := w.add("m.example.org", "m.example.org", 3*time.Hour)
+	w.run(time.Hour)
+	w.now = w.now.Add(time.Minute)
+	w.publish(w.keys)
+	w.run(time.Hour)
+
+	k := w.keys[7]
+	before := len(m.seen[k])
+	m.syncs = func(time.Time) bool { return false }
+	m.holds[k]--
+	for m.status.Health[k] == state.Fresh {
+		w.run(time.Minute)
+	}
+	asked := m.seen[k][before:]
+	fell := asked[0]
+	w.run(6 * time.Minute)
+	asked = m.seen[k][before:]
+	if len(asked) != 4 || m.status.Health[k] != state.Lagging {
+		t.Fatalf("it fell back at %s, was asked for at %v, and is %s; want three more times, and lagging", fell, asked, m.status.Health[k])
+	}
+	for i := range 3 {
+		if gap := asked[i+1].Sub(asked[i]); gap > time.Minute || gap < 45*time.Second {
+			t.Errorf("question %d comes %s after the one before, want about a minute", i+1, gap)
+		}
+	}
+	for _, other := range w.keys {
+		if i := slices.IndexFunc(m.seen[other], func(at time.Time) bool { return at.After(fell) }); i < 0 || m.seen[other][i].Sub(fell) > time.Minute {
+			t.Errorf("%s is not asked for when %s falls back", other, k)
+		}
+	}
+	w.checkBudgets()
+}
+
+// Of two servers behind one name, of which any answers, one stays a generation
+// behind for hours. What differs between them is soon out of lists and stays there
+// but for luck, the mirror is asked little, and when its servers are in step again
+// all of it is fresh within the hour.
+func TestServersOutOfStep(t *testing.T) {
+	const hours = 6
+	for _, tt := range []struct {
+		name    string
+		changed int // repositories
+		found   int // minutes until all of them are out of lists
+	}{
+		{"a publication of one repository", 1, 15},
+		{"a publication of ten repositories", 10, 15},
+		// Then the budget is what it takes: to have so much that is new costs a host a
+		// quarter of an hour of questions in any case.
+		{"a publication of everything", 140, 20},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newFleet(t, 140)
+			rnd := rand.New(rand.NewPCG(3, 4))
+			for i := range 8 {
+				name := fmt.Sprintf("m%d.example.org", i)
+				w.add(name, name, 3*time.Hour)
+			}
+			w.run(time.Hour)
+			w.now = w.now.Add(time.Minute)
+			changed := w.keys[:tt.changed]
+			w.publish(changed)
+			flips := true
+			for _, m := range w.all {
+				m.other = func() bool { return flips && rnd.IntN(2) == 0 }
+			}
+			requests := func() (n int) {
+				for _, h := range w.hosts {
+					n += len(h.asked)
+				}
+				return n
+			}
+			// share is how many of what has changed have a verdict that is good.
+			share := func(keys []state.Key, good func(state.Health) bool) float64 {
+				n := 0
+				for _, m := range w.all {
+					for _, k := range keys {
+						if good(m.status.Health[k]) {
+							n++
+						}
+					}
+				}
+				return float64(n) / float64(len(keys)*len(w.all))
+			}
+			before, listed := 0, 0.0
+			var course []string
+			for n := range hours * 60 {
+				w.run(time.Minute)
+				now := share(changed, state.Health.Listable)
+				if n < tt.found {
+					course = append(course, fmt.Sprintf("%.2f", now))
+					before = requests()
+				} else {
+					listed += now / float64(hours*60-tt.found)
+				}
+			}
+			perHour := float64(requests()-before) / float64(len(w.all)) * 60 / float64(hours*60-tt.found)
+			t.Logf("listed minute by minute: %s; then %.4f on average, by %.0f requests an hour", strings.Join(course, " "), listed, perHour)
+			if listed > 0.05 {
+				t.Errorf("on average %.3f of what is out of step is listed, want hardly any", listed)
+			}
+			if perHour > 400 {
+				t.Errorf("%.0f requests an hour for a mirror out of step, want few", perHour)
+			}
+			flips = false
+			fresh := func(h state.Health) bool { return h == state.Fresh }
+			mended := 0
+			for ; mended < 60 && share(w.keys, fresh) < 1; mended++ {
+				w.run(time.Minute)
+			}
+			t.Logf("all fresh %d minutes after all are in step", mended)
+			if mended == 60 {
+				t.Errorf("an hour after all are in step %.2f of all repositories are fresh", share(w.keys, fresh))
+			}
+			w.checkBudgets()
+		})
 	}
 }
 

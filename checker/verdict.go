@@ -27,7 +27,9 @@ const (
 	maxStrikes = 8
 
 	// relapseStrikes are given for an older generation after a newer one, as when
-	// two servers behind one name are not in step.
+	// two servers behind one name are not in step. A client that is sent there gets
+	// files of two generations and may stop, so it is sent elsewhere until they
+	// agree.
 	relapseStrikes = 3
 
 	// lieAnswers have to be right in a row after a proven lie.
@@ -294,6 +296,9 @@ func (v *verdict) visit(o *Observation) {
 			v.images(k, &seen)
 		} else {
 			v.repository(k, &seen)
+			if seen.Again != nil {
+				v.again(k, seen.Again)
+			}
 		}
 	}
 }
@@ -363,7 +368,8 @@ func (v *verdict) unreached(o *Observation) {
 		if h == state.Pending {
 			f.Never = true
 		}
-		f.Revision, f.Path, f.Failures, f.Problem = "", "", 0, nil
+		v.recall(k, &f)
+		f.Since, f.Path, f.Failures, f.Problem = time.Time{}, "", 0, nil
 		v.keep(k, f)
 		v.set(k, state.Down)
 		v.unhold(k)
@@ -421,46 +427,87 @@ func (v *verdict) repository(k state.Key, seen *KeySeen) {
 		return
 	}
 	p := locate(t, seen)
-	was, open := v.position(k, t), unconfirmed(t, v.at)
 	switch {
 	case p.forged:
 		v.lie(k, f, "", forged(k, seen))
-	case p.at < 0 && (p.offered || open) && f.Lied:
-	case p.at < 0 && (p.offered || open):
-		f.Revision = seen.Revision
-		f.Problem = since(f.Problem, ahead(k, seen, t), v.at)
-		v.right(k, f, says{health: state.Ahead, earns: true})
-	case p.at < 0:
+		return
+	case p.at < 0 && !p.offered && !unconfirmed(t, v.at):
 		v.lie(k, f, "", unpublished(k, seen, t))
+		return
+	case p.at < 0 && f.Lied:
+		return // nobody can tell that it is clean
+	}
+	fellBack := v.relapses(k, t, p, seen)
+	remember(&f, t, p, seen)
+	switch {
+	case fellBack:
+		v.relapse(k, f, seen)
+	case p.at < 0:
+		v.right(k, f, says{health: state.Ahead, problem: ahead(k, seen, t), earns: true})
 	case p.at == 0:
 		v.newest(k, f, h, seen)
 	default:
-		// Of what is not known nobody can say that it is clean.
-		a := says{health: state.Stale, earns: (p.at < was || !fits(h)) && (p.known >= 0 || !f.Lied)}
-		if v.recent(p.superseded) {
-			a.health = state.Lagging
-		}
-		f.Revision = ""
-		if p.known < 0 {
-			f.Revision = seen.Revision
-		} else {
+		a := says{health: state.Stale, earns: p.known >= 0}
+		if p.known >= 0 {
 			a.holds = &t.Generations[p.known]
 		}
-		if fits(h) && p.at > was {
-			// Whoever was sent here for the newer one gets the older one.
-			strike(&f, relapseStrikes, v.at)
-			f.Failures, f.Clean = 0, 0
-			f.Problem = since(f.Problem, relapsed(k, seen), v.at)
-			v.settle(k, f, a)
-			return
+		switch between := p.known < 0 && p.at < 2*len(t.Generations)-1; {
+		case between && !p.offered:
+			// Two publications within a minute, or while nobody watched: one of them was
+			// never seen, and what claims to be it may be anybody's.
+			a.problem = unseen(k, seen)
+		case v.recent(p.superseded):
+			a.health = state.Lagging
 		}
 		v.right(k, f, a)
 	}
 }
 
+// again judges what the mirror answered when it was asked once more in the same
+// visit. To agree is no second merit, and not to answer no fault.
+func (v *verdict) again(k state.Key, seen *KeySeen) {
+	t, f := v.truth(k), v.finding(k)
+	switch {
+	case seen.Outcome == Garbage:
+		v.fail(k, f, state.Broken, garbage(k, seen.Evidence))
+	case seen.Outcome != Served || t == nil || t.Newest() == nil:
+	default:
+		switch p := locate(t, seen); {
+		case p.forged:
+			v.lie(k, f, "", forged(k, seen))
+		case v.relapses(k, t, p, seen):
+			remember(&f, t, p, seen)
+			v.relapse(k, f, seen)
+		case p.at >= 0 && p.at < v.position(k, t):
+			remember(&f, t, p, seen)
+			v.keep(k, f)
+		}
+	}
+}
+
+// relapse judges an answer that is older than the one before.
+func (v *verdict) relapse(k state.Key, f state.Finding, seen *KeySeen) {
+	n := relapseStrikes
+	if v.next.Health[k] == state.Broken && f.Strikes >= relapseStrikes {
+		n = 1 // one more of what it is out of lists for
+	}
+	strike(&f, n, v.at)
+	f.Failures, f.Clean = 0, 0
+	if f.Lied {
+		v.keep(k, f) // which is worse
+		return
+	}
+	if v.next.Health[k] != state.Broken || f.Since.IsZero() {
+		f.Since = v.at
+	}
+	f.Problem = since(f.Problem, relapsed(k, seen), v.at)
+	v.keep(k, f)
+	v.set(k, state.Broken)
+	v.unhold(k)
+}
+
 // newest judges the files that the newest repomd.xml names.
 func (v *verdict) newest(k state.Key, f state.Finding, h state.Health, seen *KeySeen) {
-	f.Revision = ""
 	for i := range seen.FilesWrong {
 		fs := &seen.FilesWrong[i]
 		switch {
@@ -475,18 +522,14 @@ func (v *verdict) newest(k state.Key, f state.Finding, h state.Health, seen *Key
 			return
 		}
 	}
-	if h == state.Fresh || seen.FilesAsked > 0 {
+	if h == state.Fresh || seen.FilesAsked > 0 || h == state.Broken && hasToAgree(&f) && f.Clean+1 < needs(&f) {
 		v.right(k, f, says{health: state.Fresh, earns: true})
 		return
 	}
-	// It has the new repomd.xml. Whether it has what that names is asked next.
+	// It has the new repomd.xml. Whether it has what that names is asked next, and
+	// where that would not list it, with a later answer.
 	f.Failures = 0
 	v.keep(k, f)
-}
-
-// fits tells whether h says which generation a mirror holds.
-func fits(h state.Health) bool {
-	return h == state.Fresh || h == state.Ahead || h == state.Lagging || h == state.Stale
 }
 
 // unanswered judges a question about k that was not answered, by a mirror that
@@ -532,9 +575,10 @@ func (v *verdict) fail(k state.Key, f state.Finding, h state.Health, p *state.Pr
 	v.drop(k, f, h, p)
 }
 
-// lie judges bytes that tier0 never published.
+// lie judges bytes that tier0 never published. What else the mirror has claimed
+// that nobody knows is no measure of what it answers next.
 func (v *verdict) lie(k state.Key, f state.Finding, path string, p *state.Problem) {
-	f.Lied, f.Path = true, path
+	f.Lied, f.Path, f.Revision = true, path, ""
 	v.drop(k, f, state.Broken, p)
 }
 
@@ -550,7 +594,8 @@ func (v *verdict) drop(k state.Key, f state.Finding, h state.Health, p *state.Pr
 	if was != h || f.Since.IsZero() {
 		f.Since = v.at
 	}
-	f.Clean, f.Revision = 0, ""
+	v.recall(k, &f)
+	f.Clean = 0
 	f.Problem = since(f.Problem, p, v.at)
 	v.keep(k, f)
 	v.set(k, h)
@@ -559,10 +604,12 @@ func (v *verdict) drop(k state.Key, f state.Finding, h state.Health, p *state.Pr
 
 // says is what a valid repomd.xml says of a mirror.
 type says struct {
-	health state.Health
-	holds  *state.Generation // a known one that is not the newest; else nil
+	health  state.Health
+	holds   *state.Generation // a known one that is not the newest; else nil
+	problem *state.Problem    // that the mirror has though the answer is right
 
-	// earns: it is better than what is held against the mirror.
+	// earns: tier0 may have published it. Of anything else nobody can say that it
+	// is clean.
 	earns bool
 }
 
@@ -579,20 +626,22 @@ func (v *verdict) right(k state.Key, f state.Finding, a says) {
 		return
 	}
 	if returning(&f) {
-		if f.Clean++; !a.earns {
+		if f.Clean++; !a.earns && f.Lied {
 			f.Clean = 0
 		}
-		if returning(&f) && (a.earns || f.Lied) {
+		if returning(&f) {
 			v.keep(k, f)
 			return
 		}
 	}
+	if v.held && v.next.Health[k] == state.Broken {
+		v.keep(k, f) // it is the mirror that has to earn more
+		return
+	}
 	if f.Lied {
 		f.Lied, f.Path = false, ""
 	}
-	if a.health != state.Ahead && !returning(&f) {
-		f.Problem = nil
-	}
+	f.Problem = since(f.Problem, a.problem, v.at)
 	v.settle(k, f, a)
 }
 
@@ -601,6 +650,7 @@ func (v *verdict) settle(k state.Key, f state.Finding, a says) {
 	if a.health != v.next.Health[k] {
 		f.Since = v.at
 	}
+	f.Last = state.GenerationID{} // health and what is held say the same
 	v.keep(k, f)
 	v.set(k, a.health)
 	if a.holds != nil {
@@ -622,6 +672,12 @@ func needs(f *state.Finding) int {
 }
 
 func returning(f *state.Finding) bool { return f.Clean < needs(f) }
+
+// hasToAgree tells whether what is right has to be so several times more, of what is
+// neither a lie nor a file.
+func hasToAgree(f *state.Finding) bool {
+	return !f.Lied && f.Path == "" && f.Strikes >= relapseStrikes && returning(f)
+}
 
 func strike(f *state.Finding, n int, at time.Time) {
 	f.Strikes, f.Struck = min(f.Strikes+n, maxStrikes), at
@@ -892,14 +948,16 @@ func (v *verdict) worst() *state.Problem {
 	var lied, broken, down, stale, odd troubles
 	for _, k := range v.m.keys {
 		h := v.next.Health[k]
-		if h == state.Stale {
-			stale.add(outdated(k, v.r.allowedOutdate, v.seen[k].Evidence))
-		}
 		f := v.next.Findings[k]
 		if f == nil || f.Problem == nil {
+			if h == state.Stale {
+				stale.add(outdated(k, v.r.allowedOutdate, v.seen[k].Evidence))
+			}
 			continue
 		}
 		switch {
+		case h == state.Stale:
+			stale.add(f.Problem)
 		case f.Lied:
 			lied.add(f.Problem)
 		case h == state.Broken:

@@ -24,6 +24,7 @@ type trial struct {
 	status *state.Status
 	events []state.Event // of the last step
 	last   *Observation
+	made   time.Time // of the last "future"
 }
 
 var (
@@ -80,7 +81,7 @@ var evidence = &state.Evidence{Method: "GET", URL: "http://m.example.org/9.8/Bas
 func (w *trial) sees(word string) (KeySeen, bool) {
 	unknown := func(made time.Time) KeySeen {
 		return KeySeen{
-			Outcome: Served, SHA256: sha256.Sum256([]byte(made.String())),
+			Outcome: Served, SHA256: sha256.Sum256([]byte(baseos.String() + made.String())),
 			Revision: strconv.FormatInt(made.Unix(), 10), Timestamp: made.Unix() - 5, Evidence: evidence,
 		}
 	}
@@ -106,7 +107,12 @@ func (w *trial) sees(word string) (KeySeen, bool) {
 	case "ancient":
 		return unknown(time.Unix(1_700_000_000, 0)), true
 	case "future":
-		return unknown(w.now.Add(time.Minute)), true
+		w.made = w.now.Add(time.Minute)
+		return unknown(w.made), true
+	case "it": // what was the future
+		return unknown(w.made), true
+	case "before-it":
+		return unknown(w.made.Add(-time.Second)), true
 	case "tampered":
 		s := w.served(baseos, 0)
 		s.SHA256[0] ^= 1
@@ -186,10 +192,14 @@ func (w *trial) play(word string) {
 		w.now = w.now.Add(d)
 		w.take(age(w.status, w.now, w.truths, w.m, ofTwelve))
 		return
-	case word == "publish":
+	case word == "publish", word == "publish-it":
 		w.now = w.now.Add(time.Second)
 		was := *w.truth[baseos]
-		w.publish(baseos, w.now)
+		if word == "publish-it" {
+			w.publish(baseos, w.made)
+		} else {
+			w.publish(baseos, w.now)
+		}
 		if w.status != nil {
 			w.take(supersede(w.status, []state.Key{baseos}, func(state.Key) *state.Truth { return &was }), nil)
 		}
@@ -207,6 +217,17 @@ func (w *trial) play(word string) {
 	case word == "several-have-it":
 		t := *w.truth[baseos]
 		t.Disputed = w.now
+		w.truth[baseos] = &t
+		return
+	case word == "offer-between":
+		t := *w.truth[baseos]
+		between, _ := w.sees("between")
+		t.Offered = []state.Offer{{SHA256: between.SHA256}}
+		w.truth[baseos] = &t
+		return
+	case word == "forget":
+		t := *w.truth[baseos]
+		t.Generations = t.Generations[:2]
 		w.truth[baseos] = &t
 		return
 	case word == "nothing-known-of-origin":
@@ -234,6 +255,14 @@ func (w *trial) play(word string) {
 		}
 		delete(o.Keys, extras)
 		o.Schemes = map[string]Answer{"http": {Evidence: evidence}}
+	} else if first, second, twice := strings.Cut(word, "/"); twice {
+		seen, ok := w.sees(first)
+		again, known := w.sees(second)
+		if !ok || !known {
+			w.t.Fatalf("no words %q", word)
+		}
+		again.FilesAsked, seen.Again = 0, &again
+		o.Keys[baseos] = seen
 	} else if seen, ok := w.sees(word); ok {
 		o.Keys[baseos] = seen
 	} else if fs, ok := file(word); ok {
@@ -285,7 +314,8 @@ func asJSON(t *testing.T, v any) string {
 
 // A story is what happens to the baseos of a mirror, word by word, each visit a
 // minute after the one before: WORD, or WORD=HEALTH where the health after it
-// matters. See sees, file and play for the words.
+// matters, or WORD/WORD for a visit that asks twice. See sees, file and play for
+// the words.
 func TestJudge(t *testing.T) {
 	for _, tt := range []struct{ name, story string }{
 		// What is served.
@@ -298,8 +328,11 @@ func TestJudge(t *testing.T) {
 		{"an older generation is stale as soon as allowed_outdate has passed", "third=lagging +4h=stale"},
 		{"what lagged is stale without a visit", "second=lagging +10h=lagging +1h=stale"},
 		{"what is stale when it is first seen is never listed", "+11h second=stale"},
-		{"an unknown generation between two known ones lags", "between=lagging"},
-		{"an unknown generation between two known ones becomes stale by its place", "between=lagging +10h50m=lagging +10m=stale"},
+		{"a generation between two known ones that tier0 was never seen with is not listed", "between=stale"},
+		{"one that tier0 was seen with, and that was not adopted, lags", "offer-between between=lagging +10h50m=lagging +10m=stale"},
+		{"a mirror that has what the checker has missed is listed with its next sync", "second=lagging between=stale between=stale newest=fresh"},
+		{"what the checker has missed is no strike", "between=stale newest 503 503=down newest=fresh"},
+		{"nobody lags with what tier0 was never seen with, however often it is seen", "newest silent silent=down publish between between between between between=stale"},
 		{"a generation older than all that is remembered is stale", "ancient=stale"},
 		{"a publication makes the fresh lag", "newest=fresh publish=lagging"},
 		{"a mirror that syncs after a publication is fresh again", "newest=fresh publish=lagging second=lagging newest=fresh"},
@@ -312,10 +345,14 @@ func TestJudge(t *testing.T) {
 		// Newer than what is known.
 		{"a newer generation that the origin cannot confirm is ahead", "newest origin-away future=ahead"},
 		{"a new mirror may be ahead", "origin-away future=ahead"},
-		{"who was ahead of the origin is fresh when that has it too", "newest origin-away future=ahead publish=ahead newest=fresh"},
+		{"who was ahead of the origin is fresh when that has it too", "newest origin-away future=ahead publish-it=ahead newest=fresh"},
+		{"who was ahead of the origin is fresh when that is further, and it too", "newest origin-away future=ahead +2m publish=ahead newest=fresh"},
+		{"who was ahead with what the checker has then missed is not listed for it", "newest origin-away future=ahead +2m publish=ahead it=stale newest=fresh"},
 		{"a newer generation that the origin was asked for and does not have is a lie", "newest origin-read future=broken"},
 		{"several mirrors with the same newer generation are rather right than lying", "newest origin-read several-have-it future=ahead"},
-		{"who was ahead and goes back has to be in step several times", "newest origin-away future=ahead second=lagging newest=lagging newest=lagging newest=fresh"},
+		{"who was ahead and goes back has to be in step several times", "newest origin-away future=ahead second=broken newest=broken newest=broken newest=fresh"},
+		{"so has who goes back to what the origin is known to have", "newest origin-away future=ahead newest=broken newest=broken newest=broken newest=fresh"},
+		{"so has who goes from one newer generation to an older one", "newest origin-away future=ahead before-it=broken before-it=broken it=broken it=ahead"},
 
 		// What clients choke on.
 		{"a page of HTML is not forgiven", "newest=fresh html=broken"},
@@ -342,7 +379,7 @@ func TestJudge(t *testing.T) {
 		{"a liar that sends HTML is still a liar", "newest tampered html=broken newest=broken newest newest newest=broken newest=fresh"},
 		{"a lie is not forgotten in time", "newest tampered +720h=broken newest=broken newest newest newest=broken newest=fresh"},
 		{"a lie outlives a publication", "newest tampered publish=broken second=broken newest=broken"},
-		{"what is older and right counts for a liar too", "newest tampered second second second second=broken second=lagging"},
+		{"what is older and right counts for a liar too", "newest tampered second second second second second=broken second=lagging"},
 		{"an unknown generation does not clear a liar", "newest tampered newest newest newest newest between=broken newest newest newest newest=broken newest=fresh"},
 		{"a newer generation than the origin's does not clear a liar", "newest tampered newest newest newest newest origin-away future=broken newest=fresh"},
 		{"who lies again needs five more", "newest tampered newest newest newest newest newest=fresh tampered=broken newest newest newest newest=broken newest=fresh"},
@@ -399,7 +436,7 @@ func TestJudge(t *testing.T) {
 		{"a mirror that is away once keeps its health", "newest=fresh silent=fresh newest=fresh"},
 		{"a mirror that is away twice is down", "newest silent=fresh silent=down silent=down"},
 		{"a mirror that was down returns by itself", "newest silent silent=down newest=fresh"},
-		{"a mirror that was down returns with what it has", "newest silent silent=down second=lagging"},
+		{"a mirror that was down returns with what it has", "newest publish silent silent=down second=lagging"},
 		{"a lagging mirror that was down returns lagging", "second silent silent=down second=lagging"},
 		{"a mirror that goes away again needs two answers", "newest silent silent newest=fresh silent silent=down newest=down newest=fresh"},
 		{"a mirror that flaps needs them in a row", "newest silent silent newest silent silent=down newest=down silent=down newest=down newest=fresh"},
@@ -413,13 +450,50 @@ func TestJudge(t *testing.T) {
 		{"a broken mirror that goes away is down, and starts anew", "newest html=broken silent silent=down newest=fresh"},
 
 		// Two servers behind one name.
-		{"who falls back to the older generation lags", "newest=fresh second=lagging"},
-		{"who falls back is not fresh with the next answer", "newest second=lagging newest=lagging newest=lagging newest=fresh"},
-		{"two servers by turns are never fresh", "newest second newest=lagging second=lagging newest=lagging second=lagging newest=lagging second=lagging newest=lagging"},
-		{"two of three are not enough", "newest second newest newest=lagging second=lagging newest newest=lagging second=lagging newest newest newest=fresh"},
-		{"who falls back a second time needs six", "newest second newest newest newest=fresh second=lagging newest newest newest newest newest=lagging newest=fresh"},
-		{"the older of two older generations counts", "newest publish second=lagging third=lagging second=lagging third=lagging +11h30m=stale"},
-		{"who flips becomes stale by the older generation", "newest second newest=lagging +11h=stale second=stale newest=stale"},
+		{"who falls back to the older generation is not listed", "newest=fresh second=broken"},
+		{"who falls back is listed after three more answers in step", "newest second=broken newest=broken newest=broken newest=fresh"},
+		{"to be in step with the older generation is as good", "newest second=broken second=broken second=broken second=lagging"},
+		{"who goes forward meanwhile is in step", "newest second=broken second=broken second=broken newest=fresh"},
+		{"two servers by turns are never listed", "newest second=broken newest=broken second=broken newest=broken second=broken newest=broken second=broken newest=broken"},
+		{"two of three are not enough", "newest second newest newest=broken second=broken newest newest newest=broken newest=fresh"},
+		{"who falls back a second time needs six", "newest second newest newest newest=fresh second=broken newest newest newest newest newest=broken newest=fresh"},
+		{"who falls back again a day later needs three", "newest second newest newest newest=fresh +18h=fresh second=broken newest newest=broken newest=fresh"},
+		{"who has fallen back long ago needs less", "newest second=broken +6h=broken newest=broken newest=fresh"},
+		{"to go forward step by step is no falling back", "third=lagging second=lagging newest=fresh"},
+		{"from the second to the third generation is falling back", "newest publish second=lagging third=broken third third=broken third=lagging"},
+		{"what is stale can fall back", "+11h second=stale third=broken third third=broken third=stale"},
+		{"who falls back to what tier0 was never seen with is stale in the end", "newest between=broken between between=broken between=stale"},
+		{"who falls back from what tier0 was never seen with has fallen back", "between=stale second=broken"},
+		{"a publication while it is counted changes nothing", "newest second=broken newest publish second=broken second=lagging newest=fresh"},
+		{"what is older stays older through a publication", "newest second=broken newest newest publish third=broken third third third=broken third=lagging"},
+		{"what grows too old while it is counted is stale in the end", "+7h newest second=broken second +5h second=broken second=stale"},
+		{"a generation that is forgotten while it is counted is behind all others", "newest second=broken publish publish forget second=broken second=broken second=lagging"},
+		{"a failure while it is counted breaks the row", "newest second newest newest 503=broken newest newest=broken newest=fresh"},
+		{"HTML while it is counted breaks the row", "newest second newest newest html=broken newest newest=broken newest=fresh"},
+		{"an outage while it is counted is no answer", "newest second newest newest silent silent=down newest=fresh"},
+		{"an outage makes nobody forget what was served before", "newest silent silent=down second=broken second second=broken second=lagging"},
+		{"nor does a refusal", "newest 503 503=down second=broken"},
+		{"nor does HTML", "newest html=broken second=broken newest newest newest=broken newest=fresh"},
+		{"nor does a lie", "newest tampered second newest newest newest newest=broken newest=fresh"},
+		{"a mirror can fall back while it earns its way back", "newest silent silent newest silent silent=down newest=down silent=down second=broken newest newest=broken newest=fresh"},
+		{"what is in step again waits for a mirror that earns its way back", "newest " + strings.Repeat("silent silent newest newest newest newest newest newest newest newest ", 8) +
+			"silent silent=down newest second=broken newest newest newest=broken newest newest=broken newest=fresh"},
+		{"a newest repomd.xml without its files is the newer one", "second=lagging newest-unasked=lagging second=broken"},
+		{"so is one whose primary is missing", "second no-primary=broken second=broken second second second=broken second=lagging"},
+		{"so is one whose primary is not answered for", "second silent-primary=lagging second=broken"},
+
+		// Asked twice in one visit.
+		{"the same answer twice is one", "newest/newest=fresh second/second=broken newest/newest newest/newest=broken newest/newest=fresh"},
+		{"a new mirror that answers with two generations is not listed", "newest/second=broken newest newest=broken newest=fresh"},
+		{"a mirror that syncs and answers with two generations is not listed", "second=lagging newest/second=broken"},
+		{"who is late with one server is not stale but out of step", "newest publish second/third=broken"},
+		{"a mirror that syncs between two questions is well", "second/newest=lagging newest=fresh"},
+		{"who goes back after that has fallen back", "second/newest=lagging second=broken"},
+		{"HTML for the second question is HTML", "newest/html=broken newest=fresh"},
+		{"a lie for the second answer is a lie", "newest/tampered=broken newest newest newest newest=broken newest=fresh"},
+		{"no answer to the second question says nothing", "newest/timeout=fresh newest/503=fresh newest/404=fresh"},
+		{"no answer to the second question breaks no row", "newest second newest/timeout newest/503=broken newest/404=fresh"},
+		{"servers by turns are out of step whichever comes first", "newest/second=broken second/newest=broken second/newest=broken second/newest=broken second/newest=broken"},
 		{"an older generation at a publication is no falling back", "newest publish second=lagging newest=fresh"},
 
 		// Others.
@@ -737,6 +811,7 @@ func TestJudgeAnything(t *testing.T) {
 		w := newTrial(t)
 		rnd := rand.New(rand.NewPCG(seed, 7))
 		clean := map[state.Key]int{} // answers since a lie, of keys that lied
+		var inStep steps
 		for step := range 60 {
 			if rnd.IntN(6) == 0 {
 				w.play([]string{"+10m", "+7h", "+26h", "publish", "origin-away", "origin-read", "several-have-it"}[rnd.IntN(7)])
@@ -746,6 +821,9 @@ func TestJudgeAnything(t *testing.T) {
 				clean[k] = 0
 			}
 			w.see(o)
+			if h, least := w.status.Health[baseos], inStep.least(w, o, lies[baseos]); h.Listable() && inStep.n < least {
+				t.Fatalf("seed %d, step %d: it fell back, and is %s after %d answers in step, want %d: %s", seed, step, h, inStep.n, least, asJSON(t, w.status))
+			}
 			for k, n := range clean {
 				if seen, ok := o.Keys[k]; ok && !lies[k] {
 					if seen.Outcome == Served {
@@ -770,12 +848,57 @@ func TestJudgeAnything(t *testing.T) {
 				if f := w.status.Findings[k]; f != nil && f.Lied && h != state.Broken {
 					t.Fatalf("seed %d, step %d: %s lied, and is %s", seed, step, k, h)
 				}
+				if _, held := w.status.Holds[k]; k == baseos && h == state.Lagging && !held {
+					t.Fatalf("seed %d, step %d: what nobody has seen at tier0 lags: %s", seed, step, asJSON(t, w.status))
+				}
 				if h == state.Unprobed || h == state.Broken && w.status.Findings[k] == nil {
 					t.Fatalf("seed %d, step %d: %s is %s for no reason", seed, step, k, h)
 				}
 			}
 		}
 	}
+}
+
+// steps follow the generations that baseos is answered with, by their revisions.
+type steps struct {
+	last   int       // revision
+	n      int       // answers in a row that are not older than the one before
+	struck time.Time // when one was older; zero: never
+}
+
+// least takes a visit that was judged, and returns how many answers have to be in
+// step before the next list.
+func (s *steps) least(w *trial, o *Observation, lies bool) int {
+	take := func(seen *KeySeen) {
+		revision, err := strconv.Atoi(seen.Revision)
+		newest, _ := strconv.Atoi(w.truth[baseos].Newest().Revision)
+		switch f := w.status.Findings[baseos]; {
+		case seen.Outcome != Served || err != nil || lies:
+			return
+		case f != nil && f.Lied && revision > newest:
+			return // nobody knows it
+		}
+		if s.n++; revision < s.last {
+			s.n, s.struck = 0, w.now
+		}
+		s.last = revision
+	}
+	if seen, ok := o.Keys[baseos]; ok {
+		take(&seen)
+		if seen.Again != nil {
+			before := s.n
+			if take(seen.Again); s.n > before {
+				s.n = before // to agree is no second merit
+			}
+		}
+	}
+	if w.status.Health[baseos] == state.Absent {
+		*s = steps{} // it was given up
+	}
+	if s.struck.IsZero() {
+		return 0
+	}
+	return relapseStrikes - int(w.now.Sub(s.struck)/strikeLife)
 }
 
 // anything is a random visit, and the keys that it catches lying.
@@ -790,6 +913,10 @@ func anything(w *trial, rnd *rand.Rand) (*Observation, map[state.Key]bool) {
 	if rnd.IntN(5) > 0 {
 		word := words[rnd.IntN(len(words))]
 		seen, _ := w.sees(word)
+		if rnd.IntN(4) == 0 {
+			again, _ := w.sees(words[rnd.IntN(9)])
+			seen.Again = &again
+		}
 		o.Keys[baseos] = seen
 		lies[baseos] = word == "tampered" || word == "tampered-second" || word == "forged-primary"
 	}

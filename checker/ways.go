@@ -50,7 +50,7 @@ func (v *visit) address() schema.Address {
 // the visit was ended.
 func (v *visit) try(base string, family fetch.Family) *sight {
 	if k := v.first(); k != nil {
-		return v.repomd(v.repomdURL(base, k.Key), family)
+		return v.repomd(fetch.Request{URL: v.repomdURL(base, k.Key), Family: family})
 	}
 	return v.marker(base, family, new(time.Time))
 }

@@ -353,7 +353,7 @@ func matrices(repos []apiRepoHealth) []matrix {
 var advice = map[string]string{
 	"lagging": "Nothing, as long as the mirror syncs as often as it promises: after a publication it is behind until its next sync.",
 	"stale":   "Look at the log of the last sync, and at the free space. A mirror is listed again as soon as it was seen with a generation that is recent enough.",
-	"broken":  "Repeat the request below. What the mirror serves is not what was published: a cache or a proxy in front of it, a sync that was cut off, or another site on its name.",
+	"broken":  "Repeat the request below. What the mirror serves is not what was published: a cache or a proxy in front of it, a sync that was cut off, a second server that is behind, or another site on its name.",
 	"down":    "Repeat the request below from another network: a firewall, a full disk, an expired certificate, or a name that has moved.",
 	"absent":  "The mirror has none of what its file promises. Sync it, or say in its file what it carries.",
 	"pending": "Nothing: it is new, and will be visited within a minute.",

@@ -25,8 +25,8 @@ const (
 	Fresh                  // the newest generation
 	Ahead                  // valid and newer than the newest known
 	Lagging                // an older generation, superseded not long ago
-	Stale                  // an older generation, superseded too long ago
-	Broken                 // unparsable, or a proven lie
+	Stale                  // an older generation, superseded too long ago, or one that tier0 was not seen with
+	Broken                 // unparsable, a proven lie, or an older generation after a newer one
 	Absent                 // never had it: a partial mirror
 	Down                   // unreachable
 	Unprobed               // private, out of the checker's reach
@@ -215,12 +215,13 @@ type Finding struct {
 	// back only by what is served being right, several times in a row.
 	Lied bool `json:"lied,omitempty"`
 
-	// Clean are the right answers in a row since it lied or flapped.
+	// Clean are the right answers in a row since it lied, flapped or fell back.
 	Clean int `json:"clean,omitempty"`
 
 	// Strikes grow each time that the key becomes unfit for lists, or falls back
 	// to an older generation, and fade with time; so many answers have to be right
-	// in a row. Struck is when they last grew, or since when they have been fading.
+	// in a row, and none older than the one before. Struck is when they last grew,
+	// or since when they have been fading.
 	Strikes int       `json:"strikes,omitempty"`
 	Struck  time.Time `json:"struck,omitzero"`
 
@@ -232,8 +233,14 @@ type Finding struct {
 	// mirror is a partial one, and not that something was lost.
 	Never bool `json:"never,omitempty"`
 
-	// Revision is that of an unknown generation: of a mirror that is Ahead, or
-	// older than all that is remembered.
+	// Last is the known generation that was answered with last, where the Health
+	// of the key does not say so: an older answer is a relapse. Zero if there was
+	// none, or if it is not known any more.
+	Last GenerationID `json:"last,omitzero"`
+
+	// Revision is that of the last answer where this was no known generation: of a
+	// mirror that is Ahead, or has what tier0 was never seen with, or what is older
+	// than all that is remembered.
 	Revision string `json:"revision,omitempty"`
 
 	Problem *Problem `json:"problem,omitempty"`

@@ -103,7 +103,7 @@ func everything() *Snapshot {
 		Health: health,
 		Holds:  map[Key]GenerationID{key("9.8", "lagging", "x86_64"): {1, 2, 3}, key("9.8", "stale", "x86_64"): {4}},
 		Findings: map[Key]*Finding{key("9.8", "broken", "x86_64"): {
-			Since: at(6), Failures: 1, Lied: true, Clean: 2, Strikes: 3, Struck: at(5), Path: "repodata/primary.xml.gz", Never: true, Revision: "1719835200", Problem: problem,
+			Since: at(6), Failures: 1, Lied: true, Clean: 2, Strikes: 3, Struck: at(5), Path: "repodata/primary.xml.gz", Never: true, Last: GenerationID{7, 8, 9}, Revision: "1719835200", Problem: problem,
 		}},
 		IPv4: Reached, IPv6: Unreached,
 		Schemes: map[string]*Scheme{
