@@ -3,6 +3,7 @@ package mirrorlist
 import (
 	"encoding/hex"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -111,7 +112,9 @@ func (t *Table) prove(q *question, s *scratch, vault string) (p proof) {
 		return proof{} // nobody looks who has it
 	}
 	h := &t.health[q.slot]
-	fresh, any := 0, false
+	// served: a pick was seen with something that is accepted. any: one was, or
+	// may have it.
+	fresh, served, any := 0, false, false
 	for _, pick := range s.picks {
 		if h.fresh.has(pick.mirror) {
 			fresh++
@@ -131,7 +134,7 @@ func (t *Table) prove(q *question, s *scratch, vault string) (p proof) {
 		m := pick.mirror
 		switch {
 		case h.fresh.has(m):
-			any = true
+			served = true
 		case h.lag.has(m):
 			i, known := h.holds(m)
 			if !known || over || !t.acceptable(&truth, i) {
@@ -141,7 +144,7 @@ func (t *Table) prove(q *question, s *scratch, vault string) (p proof) {
 				break
 			}
 			accept(i)
-			any = true
+			served = true
 		case t.ahead(q.slot, m):
 			// The origin has not confirmed what it has.
 			if fresh > 0 {
@@ -160,7 +163,17 @@ func (t *Table) prove(q *question, s *scratch, vault string) (p proof) {
 		kept = append(kept, pick)
 	}
 	s.picks = kept
-	if !any {
+	if !served {
+		// Right after an expire nobody may have the newest yet. What these mirrors do
+		// have beats nothing, and without hashes whatever was ever signed would pass.
+		for _, pick := range s.picks {
+			if i, known := t.leftover(q.slot, pick.mirror, &truth); known {
+				accept(i)
+				served = true
+			}
+		}
+	}
+	if !served && !any {
 		return proof{} // a hash that nobody serves
 	}
 	// Newest first, whatever order the mirrors came in.
@@ -179,6 +192,23 @@ func (t *Table) acceptable(truth *state.Truth, i int) bool {
 	}
 	outdate := t.network.AllowedOutdate
 	return outdate <= 0 || t.now.Before(truth.Generations[i-1].FirstSeen.Add(outdate))
+}
+
+// leftover returns which older generation a mirror was seen with, also when it was
+// withdrawn or is too old.
+func (t *Table) leftover(slot int, m uint16, truth *state.Truth) (generation int, known bool) {
+	k, st := t.slots[slot].keys[0], t.status(m)
+	switch healthOf(st, k, t.live, t.public.has(m)) {
+	case state.Lagging, state.Stale:
+	default:
+		return 0, false
+	}
+	id, known := st.Holds[k]
+	if !known {
+		return 0, false
+	}
+	i := slices.IndexFunc(truth.Generations, func(g state.Generation) bool { return g.ID() == id })
+	return i, i > 0
 }
 
 // unseen reports whether nobody has looked what a mirror serves for a slot.
