@@ -52,13 +52,6 @@ func (s set) without(a, b set) {
 	}
 }
 
-// or adds the members of a to s.
-func (s set) or(a set) {
-	for i := range s {
-		s[i] |= a[i]
-	}
-}
-
 // each calls f for every member in ascending order.
 func (s set) each(f func(i uint16)) {
 	for w, word := range s {

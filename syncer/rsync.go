@@ -109,13 +109,6 @@ type stats struct {
 	files                   int64 // regular files transferred
 }
 
-func (s *stats) add(o stats) {
-	s.sent += o.sent
-	s.received += o.received
-	s.literal += o.literal
-	s.files += o.files
-}
-
 // Output goes line by line; what --out-format prints is told by the tab that it
 // begins with, because no other line of rsync's does.
 const outFormat = "\t%i\t%l\t%M\t%n%L"

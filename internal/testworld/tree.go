@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 )
 
 // Compose makes the repository dir out of packages from pool: they are linked
@@ -96,16 +95,6 @@ func WriteISOs(tree, version, arch string) error {
 	}
 	if err := os.WriteFile(filepath.Join(dir, "CHECKSUM"), sums, 0o644); err != nil {
 		return fmt.Errorf("write isos: %w", err)
-	}
-	return nil
-}
-
-// WriteTime puts the marker TIME, seconds since 1970, at the top of the tree. It
-// says when the tree was published, and is written last.
-func WriteTime(tree string, published time.Time) error {
-	err := os.WriteFile(filepath.Join(tree, "TIME"), fmt.Appendln(nil, published.Unix()), 0o644)
-	if err != nil {
-		return fmt.Errorf("write time: %w", err)
 	}
 	return nil
 }
