@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"time"
 
 	"meridian/cmd/internal/daemon"
@@ -43,8 +44,10 @@ func verifyTrees(ctx context.Context, env daemon.Env, args []string) error {
 		} else if *verbose {
 			p.say(env.Stdout, "%s: good", r.Artifact)
 		}
-		for _, f := range r.Findings {
-			p.say(env.Stdout, "%s: %s", r.Artifact, f)
+		for i, f := range r.Findings {
+			if !slices.Contains(r.Findings[:i], f) { // two signatures may be wrong in the same way
+				p.say(env.Stdout, "%s: %s", r.Artifact, f)
+			}
 		}
 		p.step(r.Artifact.Size)
 	})
