@@ -43,6 +43,9 @@ const (
 	sentinelPasswordEnv = "MERIDIAN_SENTINEL_PASSWORD"
 )
 
+// masterLetters are what the name of a master is made of.
+const masterLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_"
+
 const urlForms = "write dir:PATH, redis://HOST:PORT/DB, redis+unix:///SOCKET or redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB; rediss in place of redis is with TLS"
 
 // parseURL reads a URL. The standard library's parser is not used: it knows no
@@ -70,6 +73,9 @@ func parseURL(raw string) (*target, error) {
 		if !ok || path == "" {
 			return nil, errors.New("no path of a socket; write redis+unix:///run/redis/redis.sock?db=0")
 		}
+		if strings.Contains(path, "@") {
+			return nil, errors.New("an @ in the path of a socket; in a user or password write %2F for /")
+		}
 		t.socket = "/" + path
 		return t, t.credentials(strings.TrimSuffix(user, "@"))
 	}
@@ -88,6 +94,10 @@ func parseURL(raw string) (*target, error) {
 		t.master, path, _ = strings.Cut(path, "/")
 		if t.master == "" {
 			return nil, errors.New("no name of the master; write redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB")
+		}
+		// As Sentinels allow. What is anything else may be a part of a password.
+		if strings.ContainsFunc(t.master, func(r rune) bool { return !strings.ContainsRune(masterLetters, r) }) {
+			return nil, errors.New("the name of the master has more than letters, digits, '.', '-' and '_'; in a user or password write %2F for /")
 		}
 	}
 	for i, addr := range strings.Split(hosts, ",") {
