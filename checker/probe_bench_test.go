@@ -7,6 +7,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -29,18 +32,69 @@ func benchRepomd() []byte {
 	return md.Marshal()
 }
 
+// benchServerEnv makes this test binary the server of BenchmarkVisit.
+const benchServerEnv = "CHECKER_BENCH_SERVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(benchServerEnv) != "" {
+		serveBenchmark()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// serveBenchmark answers everything with the same file, as long as it says, until
+// its standard input ends. It says where.
+func serveBenchmark() {
+	body := benchRepomd()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body))) // as of every file
+		w.Write(body)
+	}))
+	defer s.Close()
+	fmt.Println(s.URL)
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// benchServer starts a server in a process of its own: what it costs is not the
+// client's.
+func benchServer(b *testing.B) (url string) {
+	b.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), benchServerEnv+"=yes")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			b.Error(err)
+		}
+	})
+	if _, err := fmt.Fscanln(stdout, &url); err != nil {
+		b.Fatal(err)
+	}
+	return url
+}
+
 // What a visit costs for each request, and what a client without any limits, that
 // reads and hashes the same answers over as many connections, does.
 func BenchmarkVisit(b *testing.B) {
-	body := benchRepomd()
-	sum := sha256.Sum256(body)
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.Write(body) }))
-	defer s.Close()
+	sum := sha256.Sum256(benchRepomd())
+	url := benchServer(b)
 	const keys = 140
 	b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
 		p := NewProber(ProbeOptions{AllowPrivateAddresses: true})
 		defer p.Close()
-		m := &schema.Mirror{Name: "mirror.example.org", Address: schema.Address{HTTP: s.URL + "/"}}
+		m := &schema.Mirror{Name: "mirror.example.org", Address: schema.Address{HTTP: url + "/"}}
 		plan := Plan{Network: probeNetwork(b)}
 		for i := range keys {
 			plan.Keys = append(plan.Keys, KeyPlan{Key: state.Key{Version: "9.8", Repo: "baseos", Arch: schema.Arch(fmt.Sprint("arch", i))}, Newest: sum})
@@ -64,7 +118,7 @@ func BenchmarkVisit(b *testing.B) {
 			for worker := range 2 {
 				both.Go(func() {
 					for i := worker; i < keys; i += 2 {
-						res, err := c.Get(fmt.Sprintf("%s/9.8/BaseOS/arch%d/os/repodata/repomd.xml", s.URL, i))
+						res, err := c.Get(fmt.Sprintf("%s/9.8/BaseOS/arch%d/os/repodata/repomd.xml", url, i))
 						if err != nil {
 							b.Error(err)
 							return

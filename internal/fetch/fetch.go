@@ -404,9 +404,9 @@ func (c *Client) checkRedirect(from, to *url.URL, n int) error {
 // it returns what came before it.
 func (c *Client) read(res *http.Response, from io.ReadCloser, r *Request) ([]byte, error) {
 	limit := r.MaxBytes
-	tooLarge := fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+	tooLarge := func() error { return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit) }
 	if res.ContentLength > limit {
-		return nil, tooLarge
+		return nil, tooLarge()
 	}
 	// The compressed bytes are bounded too: a stream can be endless and yet
 	// decompress to nothing.
@@ -438,7 +438,7 @@ func (c *Client) read(res *http.Response, from io.ReadCloser, r *Request) ([]byt
 		data = buf.Bytes()
 	}
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
-		err = tooLarge
+		err = tooLarge()
 	}
 	return data, err
 }
