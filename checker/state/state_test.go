@@ -139,6 +139,7 @@ func everything() *Snapshot {
 					{Revision: "1719831600", Expired: true},
 				},
 				Confirmed: at(4), Expired: true, Withdrawn: "it eats data", Absent: true, Disputed: at(5), Problem: problem,
+				Offered: []Offer{{SHA256: Hash256{7, 8, 9}, Gone: at(6)}}, Partial: true,
 			},
 			key("9.8", "appstream", "x86_64"): {},
 			key("9.8", "isos", "x86_64"):      {Images: []Image{{Name: "minimal.iso", Size: 2718, Algorithm: "sha256", Digest: "ab"}}},
