@@ -119,7 +119,7 @@ func TestProbe(t *testing.T) {
 		{
 			name: "a mirror that is fine", files: whole, tier0: true, status: 0,
 			want: []string{"ok       http: works", "ok       IPv4: answers", "skipped  IPv6: the host has no such address", "ok       TIME: ", "UTC, 1h ago",
-				"ok       repositories: 2 of 2", "ok       images: 1 of 1", "ok       some at random: 4 files are as repodata says", "7 ok, 1 skipped; 12 requests"},
+				"ok       repositories: 2 of 2", "ok       images: 1 of 1", "ok       some at random: 4 files are as repodata says", "7 ok, 1 skipped; 13 requests"},
 		},
 		{
 			name: "a mirror that is fine, as far as it says itself", files: whole, status: 0,
