@@ -30,11 +30,9 @@ import (
 	"meridian/syncer"
 )
 
-// The circle: a real origin that publishes all the time, twelve mirrors most of
+// The circle: a real origin that publishes all the time, thirteen mirrors most of
 // which misbehave, the real checker and the real mirrorlist server as processes,
-// and real clients through them. A mirror whose two servers are out of step is not
-// among them: one is handed out as lagging, and dnf, which reads repomd.xml and its
-// signature twice for a new key, may get them from two generations.
+// and real clients through them.
 
 // outdate is how long mirrors may lag in the circle.
 const outdate = time.Minute // the least that a network may have
@@ -73,8 +71,10 @@ type circleMirror struct {
 
 	mu      sync.Mutex // guards what follows
 	tree    http.Handler
+	old     http.Handler // what it had before the last sync
 	given   http.Handler // the tree when a client was last given repomd.xml
 	handler func(m *circleMirror, w http.ResponseWriter, r *http.Request)
+	count   int // of requests to two backends
 }
 
 func (m *circleMirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -152,6 +152,18 @@ var misbehaviours = map[string]func(m *circleMirror, w http.ResponseWriter, r *h
 		maps.Copy(w.Header(), rec.Header())
 		w.WriteHeader(rec.Code)
 		w.Write(body)
+	},
+	// Every other request is answered by a server that is a sync behind, whoever
+	// asks: dnf gets repomd.xml and its signature of two generations.
+	"two backends": func(m *circleMirror, w http.ResponseWriter, r *http.Request) {
+		m.mu.Lock()
+		m.count++
+		tree := m.tree
+		if m.count%2 == 0 {
+			tree = m.old
+		}
+		m.mu.Unlock()
+		tree.ServeHTTP(w, r)
 	},
 	"bomb": func(_ *circleMirror, w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
@@ -239,12 +251,22 @@ func newCircle(t *testing.T) *circle {
 	for i, how := range []string{"html", "truncated", "drips", "tampering", "bomb", "redirect loop", "endless"} {
 		c.add(strings.ReplaceAll(how, " ", "-"), 1+i%2, 0, how)
 	}
-	if len(c.mirrors) != 12 {
+	c.add("two-backends", 1, 0, "two backends")
+	if len(c.mirrors) != 13 {
 		t.Fatalf("%d mirrors", len(c.mirrors))
+	}
+	// Now the two backends differ, before anybody asks.
+	if c.publish(); t.Failed() {
+		t.FailNow()
 	}
 	var files []*schema.Mirror
 	for name, m := range c.mirrors {
 		file := testworld.SampleMirror(name+".example.org", m.url, c.network, schema.Location{Country: "DE"})
+		if name == "two-backends" {
+			// Of nearly all of the bandwidth: in whatever list it is, for whoever asks in
+			// whatever hour, it is on the first line.
+			file.Bandwidth = 1000 * schema.DefaultBandwidth
+		}
 		files = append(files, file)
 	}
 	if err := testworld.WriteNetwork(c.dir, c.network, files); err != nil {
@@ -296,7 +318,10 @@ func (c *circle) sync(m *circleMirror) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.tree = http.FileServer(http.Dir(tree))
+	m.old, m.tree = m.tree, http.FileServer(http.Dir(tree))
+	if m.old == nil {
+		m.old = m.tree
+	}
 }
 
 func (c *circle) add(name string, every, first int, how string) {
@@ -317,7 +342,8 @@ func (c *circle) add(name string, every, first int, how string) {
 	c.mirrors[name] = m
 }
 
-// start runs the checker until it has judged every mirror, and then the server.
+// start runs the checker until it has judged every mirror, and has seen both of the
+// two backends, and then the server.
 func (c *circle) start() {
 	t := c.t
 	t.Helper()
@@ -339,7 +365,7 @@ func (c *circle) start() {
 				return false
 			}
 		}
-		return true
+		return outOfStep(s)
 	})
 	listen, err := testworld.FreeAddr("127.0.46.100")
 	if err != nil {
@@ -356,6 +382,14 @@ func (c *circle) start() {
 	if err := server.Ready(ctx, c.server+"/readyz"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// outOfStep tells whether the mirror with two backends is kept out of lists for
+// that.
+func outOfStep(s *state.Snapshot) bool {
+	st := s.Mirrors["two-backends.example.org"]
+	f := st.Findings[circleKey]
+	return st.Health[circleKey] == state.Broken && f != nil && f.Problem != nil && strings.HasSuffix(f.Problem.Reason, "an older repomd.xml follows a newer one")
 }
 
 // child runs a command until the end of the test, and demands that it ends well.
@@ -527,13 +561,15 @@ func TestCircle(t *testing.T) {
 	c.checkVerdicts()
 	c.checkListsAfter("tampering", state.Broken)
 	c.checkListsAfter("stuck", state.Stale)
+	c.checkNeverListed("two-backends")
 	stop()
 	wg.Wait()
 	if t.Failed() {
 		return
 	}
-	c.checkReturn()
+	c.checkReturn("tampering")
 	c.checkExpire()
+	c.checkReturn("two-backends")
 }
 
 // checkAge demands that a generation could be handed out when its list was asked
@@ -590,7 +626,7 @@ func (c *circle) checkVerdicts() {
 		health := func(name string) state.Health { return s.Mirrors[name+".example.org"].Health[circleKey] }
 		return health("fresh").Listable() && health("clock-ahead").Listable() && health("stuck") == state.Stale &&
 			health("html") == state.Broken && !health("truncated").Listable() && !health("drips").Listable() && health("bomb") == state.Broken &&
-			health("tampering") == state.Broken && !health("redirect-loop").Listable() && !health("endless").Listable()
+			health("tampering") == state.Broken && outOfStep(s) && !health("redirect-loop").Listable() && !health("endless").Listable()
 	})
 	snap, err := c.state.Load(c.t.Context())
 	if err != nil {
@@ -599,7 +635,7 @@ func (c *circle) checkVerdicts() {
 	if w := snap.Mirrors["clock-ahead.example.org"].Warnings; !slices.ContainsFunc(w, func(s string) bool { return strings.Contains(s, "clock") }) {
 		c.t.Errorf("nobody is told of a clock that is ahead: %q", w)
 	}
-	for _, name := range []string{"html", "truncated", "drips", "tampering", "bomb", "redirect-loop", "endless"} {
+	for _, name := range []string{"html", "truncated", "drips", "tampering", "two-backends", "bomb", "redirect-loop", "endless"} {
 		st := snap.Mirrors[name+".example.org"]
 		problem := st.Problem
 		if f := st.Findings[circleKey]; f != nil && f.Problem != nil {
@@ -667,17 +703,30 @@ func (c *circle) caught(name string, what state.Health) time.Time {
 	return events[i].Time
 }
 
-// checkReturn demands that a mirror that tampered comes back once it is clean,
-// without anybody's help.
-func (c *circle) checkReturn() {
+// checkNeverListed demands that a mirror was in no list at all.
+func (c *circle) checkNeverListed(name string) {
 	c.t.Helper()
-	m := c.mirrors["tampering"]
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.listed {
+		if strings.Contains(s.list, c.mirrors[name].url) {
+			c.t.Errorf("at %v %s is listed:\n%s", s.at, name, s.list)
+			return
+		}
+	}
+}
+
+// checkReturn demands that a mirror that was caught comes back once it is right,
+// without anybody's help.
+func (c *circle) checkReturn(name string) {
+	c.t.Helper()
+	m := c.mirrors[name]
 	m.behave("")
 	c.mu.Lock()
 	c.sync(m)
 	c.mu.Unlock()
-	c.until("the mirror that tampered is clean", func(s *state.Snapshot) bool {
-		return s.Mirrors["tampering.example.org"].Health[circleKey] == state.Fresh
+	c.until(name+" is fresh", func(s *state.Snapshot) bool {
+		return s.Mirrors[name+".example.org"].Health[circleKey] == state.Fresh
 	})
 }
 
