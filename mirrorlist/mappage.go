@@ -130,7 +130,7 @@ func (v *worldView) place(pins []pin, zoom float64, link func(cluster []pin, x, 
 // lead draws the ways from a client to mirrors.
 func (v *worldView) lead(lat, lon float64, to []pin, zoom float64) {
 	x, y := worldmap.Project(lat, lon)
-	v.You = &mapPoint{X: round1(x), Y: round1(y), R: round1(11 / zoom)}
+	v.You = &mapPoint{X: round1(x), Y: round1(y), R: round1(30 / zoom)}
 	for _, p := range to {
 		v.Ways = append(v.Ways, worldmap.Way(lat, lon, p.lat, p.lon))
 	}

@@ -422,8 +422,9 @@ func (s *Server) mirrorPage(c *gin.Context) (*response, error) {
 	return render("mirror", p, shortly)
 }
 
+// joinPlace writes a place from its parts, of which a city may be its own state.
 func joinPlace(parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), ", ")
+	return strings.Join(slices.Compact(slices.DeleteFunc(parts, func(s string) bool { return s == "" })), ", ")
 }
 
 // repoFaults are repositories with one problem between them.

@@ -49,6 +49,7 @@ var assets = func() map[string]asset {
 		all[name] = newAsset(kind, body)
 	}
 	all["world.svg"] = newAsset("image/svg+xml", worldmap.SVG)
+	all["countries.svg"] = newAsset("image/svg+xml", worldmap.Countries)
 	return all
 }()
 

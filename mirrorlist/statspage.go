@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -169,34 +168,68 @@ func flagOf(b bool) int {
 	return 0
 }
 
-// A heat is how much was asked from one country, as a disc on the map.
+// A heat is how much was asked from one country: its shape on the map is shaded, or
+// a disc where it is, if it is too small to have one.
 type heat struct {
-	X, Y, R float64
-	Class   string
-	Title   string
+	Code  string // of the shape; "" for a disc
+	X, Y  float64
+	Class string
+	Title string
 }
 
-// heats draws the lists by country. An area grows with the number.
-func heats(r *stats.Result) (out []heat) {
-	most := uint64(1)
+// A heatStep is one shade of the map, and what it stands for.
+type heatStep struct{ Class, Words string }
+
+// heatSteps is how many shades there are. One is a third of the next: countries
+// differ too much for equal steps.
+const heatSteps = 5
+
+// heats shades countries by their lists, and says what shades mean.
+func heats(r *stats.Result) (out []heat, key []heatStep) {
+	most := uint64(0)
 	for _, row := range r.Rows {
 		if schema.ValidCountry(row.Labels[0]) {
 			most = max(most, row.Count)
 		}
 	}
+	if most == 0 {
+		return nil, nil
+	}
+	least := [heatSteps]uint64{}
+	for i, n := heatSteps-1, most; i > 0; i-- {
+		n = (n/3 + stats.Least - 1) / stats.Least * stats.Least // counts are whole tens
+		least[i] = n
+	}
+	class := func(step int) string { return "heat" + strconv.Itoa(step) }
 	for _, row := range r.Rows {
-		lat, lon, ok := schema.Centroid(row.Labels[0])
+		code := row.Labels[0]
+		lat, lon, ok := schema.Centroid(code)
 		if !ok {
 			continue
 		}
-		x, y := worldmap.Project(lat, lon)
-		part := float64(row.Count) / float64(most)
-		out = append(out, heat{
-			X: round1(x), Y: round1(y), R: round1(max(5, 60*math.Sqrt(part))), Class: "heat" + strconv.Itoa(min(4, int(5*math.Pow(part, 0.25)))),
-			Title: schema.CountryName(row.Labels[0]) + ": " + groupDigits(int(row.Count)) + " lists",
-		})
+		step := heatSteps - 1
+		for step > 0 && row.Count < least[step] {
+			step--
+		}
+		one := heat{Class: class(step), Title: schema.CountryName(code) + ": " + groupDigits(int(row.Count)) + " lists"}
+		if worldmap.HasShape(code) {
+			one.Code = code
+		} else {
+			x, y := worldmap.Project(lat, lon)
+			one.X, one.Y = round1(x), round1(y)
+		}
+		out = append(out, one)
 	}
-	return out
+	for step := range heatSteps {
+		words := "fewer"
+		if step > 0 {
+			words = groupDigits(int(least[step])) + " or more"
+		}
+		key = append(key, heatStep{class(step), words})
+	}
+	// Discs above shapes.
+	slices.SortStableFunc(out, func(a, b heat) int { return cmp.Compare(flagOf(a.Code == ""), flagOf(b.Code == "")) })
+	return out, key
 }
 
 // A series is a line of a chart over time.
@@ -282,6 +315,8 @@ func (s *Server) statisticsPage(c *gin.Context) (*response, error) {
 		From, To                                        string
 		Lists                                           int
 		Heats                                           []heat
+		Key                                             []heatStep
+		AllCountries                                    []bar
 		Countries, Versions, Repos, Mirrors, Ages, Arch []bar
 		ByDay, BySystem                                 trend
 		Nodes                                           int
@@ -301,8 +336,13 @@ func (s *Server) statisticsPage(c *gin.Context) (*response, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Lists, p.Nodes, p.Heats = int(byCountry.Total.Count), len(byCountry.Nodes), heats(byCountry)
-	p.Countries = bars(byCountry, func(code string) string { return cmp.Or(schema.CountryName(code), code) }, nil)
+	p.Lists, p.Nodes = int(byCountry.Total.Count), len(byCountry.Nodes)
+	p.Heats, p.Key = heats(byCountry)
+	country := func(code string) string { return cmp.Or(schema.CountryName(code), code) }
+	p.Countries = bars(byCountry, country, nil)
+	for _, row := range byCountry.Rows {
+		p.AllCountries = append(p.AllCountries, bar{Name: country(row.Labels[0]), Count: int(row.Count)})
+	}
 	for _, q := range []struct {
 		into  *[]bar
 		table *stats.Table

@@ -216,12 +216,14 @@ func (s *Server) propagationOperation(c *gin.Context) (*response, error) {
 type spread struct {
 	apiPublication
 	Curves     []curve
+	Parts      []curve // of continents
 	Hours      []hourMark
 	Continents []continentReach
 	Marks      []string // the headings of Continents
 }
 
-type curve struct{ Class, Points string }
+// A curve is one line of a chart; Class says how it is drawn.
+type curve struct{ Name, Class, Points string }
 
 type hourMark struct {
 	X     float64
@@ -249,31 +251,37 @@ var continentNames = map[string]string{
 	"AF": "Africa", "AN": "Antarctica", "AS": "Asia", "EU": "Europe", "NA": "North America", "OC": "Oceania", "SA": "South America", "": "not known",
 }
 
+// continentLines are those that a chart draws, by the number of their line.
+var continentLines = []string{"EU", "NA", "AS", "SA", "OC", "AF"}
+
 // newSpread draws a publication. Between two samples nothing has changed.
 func newSpread(p apiPublication, now time.Time) spread {
 	out := spread{apiPublication: p}
 	age := now.Sub(p.Time)
 	wide := max(time.Hour, min(spreadHours*time.Hour, age))
 	x := func(d time.Duration) float64 { return round1(spreadWide * float64(min(d, wide)) / float64(wide)) }
-	line := func(of func(apiReach) float64) string {
+	line := func(of func(*apiSample) float64) string {
 		var b []byte
 		put := func(x, y float64) { b = appendPoint(b, x, round1(spreadHigh*(1-y))) }
 		last := 0.0
+		put(0, last)
 		for _, s := range p.Samples {
 			at := time.Duration(s.After) * time.Second
 			if at > wide {
 				break
 			}
-			put(x(at), last)
-			last = of(s.All)
-			put(x(at), last)
+			if now := of(&s); now != last {
+				put(x(at), last)
+				put(x(at), now)
+				last = now
+			}
 		}
 		put(x(min(age, wide)), last)
 		return string(b)
 	}
 	out.Curves = []curve{
-		{"bandwidth", line(func(r apiReach) float64 { return r.Bandwidth })},
-		{"count", line(func(r apiReach) float64 { return r.Count })},
+		{"by bandwidth", "bandwidth", line(func(s *apiSample) float64 { return s.All.Bandwidth })},
+		{"by number", "count", line(func(s *apiSample) float64 { return s.All.Count })},
 	}
 	step := time.Hour
 	for wide/step > 8 {
@@ -327,6 +335,11 @@ func newSpread(p apiPublication, now time.Time) spread {
 		return cmp.Compare(cmp.Or(continentNames[a], a), cmp.Or(continentNames[b], b))
 	})
 	for _, continent := range names {
+		// One line and colour for each, whichever there are. Of few mirrors a line is
+		// as good as of many, and of none there is none.
+		if i := slices.Index(continentLines, continent); i >= 0 && latest.Continents[continent].Of > 0 {
+			out.Parts = append(out.Parts, curve{continentNames[continent], "s" + strconv.Itoa(i), line(func(s *apiSample) float64 { return s.Continents[continent].Count })})
+		}
 		row(cmp.Or(continentNames[continent], continent), func(s *apiSample) (apiReach, bool) {
 			r, ok := s.Continents[continent]
 			return r, ok
@@ -336,7 +349,7 @@ func newSpread(p apiPublication, now time.Time) spread {
 }
 
 // spreadsShown is how many publications the page has; the API has all.
-const spreadsShown = 8
+const spreadsShown = 5
 
 // propagationPage answers /propagation.
 func (s *Server) propagationPage(*gin.Context) (*response, error) {

@@ -5,6 +5,7 @@
 package worldmap
 
 import (
+	"bytes"
 	_ "embed"
 	"math"
 	"strconv"
@@ -14,6 +15,18 @@ import (
 //
 //go:embed world.svg
 var SVG []byte
+
+// Countries is the shapes of countries, for <use>: each is a path without colour,
+// whose id is the code of ISO 3166-1 and whose units are those of the picture. Those
+// that are too small for it are not there: see [HasShape].
+//
+//go:embed countries.svg
+var Countries []byte
+
+// HasShape reports whether a country of two capital letters is in Countries.
+func HasShape(code string) bool {
+	return len(code) == 2 && bytes.Contains(Countries, []byte(`<path id="`+code+`" `))
+}
 
 // Width and Height are of the picture, in its own units.
 const (

@@ -7,14 +7,19 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"meridian/schema"
 )
 
-var update = flag.Bool("update", false, "make world.svg again from testdata/countries-110m.json")
+var update = flag.Bool("update", false, "make world.svg and countries.svg again from testdata/countries-110m.json")
 
 // The picture is made here, and what is committed is what is made. The data are
 // those of Natural Earth 4.1 at 1:110,000,000, which are in the public domain, in
@@ -56,8 +61,136 @@ type topology struct {
 }
 
 type geometry struct {
-	Type string
-	Arcs json.RawMessage
+	Type       string
+	Arcs       json.RawMessage
+	Properties struct{ Name string }
+}
+
+// codesOf are the codes of countries whose name in the data is not that of ISO
+// 3166-1; what has no code of its own is drawn with the country that ISO counts it
+// to, if there is one.
+var codesOf = map[string]string{
+	"W. Sahara": "EH", "United States of America": "US", "Dem. Rep. Congo": "CD", "Dominican Rep.": "DO", "Falkland Is.": "FK", "Fr. S. Antarctic Lands": "TF",
+	"Central African Rep.": "CF", "Eq. Guinea": "GQ", "Turkey": "TR", "Solomon Is.": "SB", "N. Cyprus": "CY", "Somaliland": "SO", "Bosnia and Herz.": "BA",
+	"Macedonia": "MK", "Kosovo": "", "S. Sudan": "SS",
+}
+
+// drawCountries makes the shapes of countries, by their codes.
+func drawCountries(file string) ([]byte, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var world topology
+	if err := json.Unmarshal(data, &world); err != nil {
+		return nil, err
+	}
+	byName := map[string]string{}
+	for i := range 26 * 26 {
+		if code := string([]byte{'A' + byte(i/26), 'A' + byte(i%26)}); schema.ValidCountry(code) {
+			byName[strings.ToLower(schema.CountryName(code))] = code
+		}
+	}
+	shapes := map[string]*pen{}
+	for _, g := range world.Objects.Countries.Geometries {
+		code, ok := codesOf[g.Properties.Name]
+		if !ok {
+			if code = byName[strings.ToLower(g.Properties.Name)]; code == "" {
+				return nil, fmt.Errorf("no code is known of %q", g.Properties.Name)
+			}
+		}
+		if code == "" {
+			continue
+		}
+		rings, err := g.rings()
+		if err != nil {
+			return nil, err
+		}
+		if shapes[code] == nil {
+			shapes[code] = new(pen)
+		}
+		for _, ring := range rings {
+			var line [][2]float64
+			for _, n := range ring {
+				line = append(line, world.line(n)...)
+			}
+			for _, part := range cut(line) {
+				shapes[code].follow(part, true)
+			}
+		}
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\">\n<!-- Natural Earth, public domain: naturalearthdata.com -->\n<defs>\n", Width, Height)
+	for _, code := range slices.Sorted(maps.Keys(shapes)) {
+		fmt.Fprintf(&b, "<path id=\"%s\" d=\"%s\"/>\n", code, shapes[code])
+	}
+	b.WriteString("</defs>\n</svg>\n")
+	return b.Bytes(), nil
+}
+
+func TestShapesOfCountriesAreMadeFromTheirData(t *testing.T) {
+	got, err := drawCountries("testdata/countries-110m.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("countries.svg", got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !bytes.Equal(got, Countries) {
+		t.Errorf("countries.svg has %d bytes and is not what its data make (%d bytes); run go test -update", len(Countries), len(got))
+	}
+	var doc struct {
+		Paths []struct {
+			ID string `xml:"id,attr"`
+			D  string `xml:"d,attr"`
+		} `xml:"defs>path"`
+	}
+	if err := xml.Unmarshal(Countries, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if len(doc.Paths) < 170 {
+		t.Errorf("there are %d countries", len(doc.Paths))
+	}
+	number := regexp.MustCompile(`-?\d+`)
+	for _, p := range doc.Paths {
+		if !HasShape(p.ID) {
+			t.Errorf("%s is drawn, and has no shape", p.ID)
+		}
+		lat, lon, ok := schema.Centroid(p.ID)
+		if !ok {
+			t.Errorf("%s is no country", p.ID)
+			continue
+		}
+		// The middle of a country is near its shape: no code has that of another.
+		x, y := Project(lat, lon)
+		var at [2]float64
+		near := math.Inf(1)
+		for part := range strings.SplitSeq(strings.ReplaceAll(p.D, "z", ""), "M") {
+			ns := number.FindAllString(part, -1)
+			for i := 0; i+1 < len(ns); i += 2 {
+				dx, err1 := strconv.ParseFloat(ns[i], 64)
+				dy, err2 := strconv.ParseFloat(ns[i+1], 64)
+				if err1 != nil || err2 != nil {
+					t.Fatalf("%s: %q, %q", p.ID, ns[i], ns[i+1])
+				}
+				if i == 0 {
+					at = [2]float64{dx, dy}
+				} else {
+					at[0], at[1] = at[0]+dx, at[1]+dy
+				}
+				near = min(near, math.Hypot(at[0]-x, at[1]-y))
+			}
+		}
+		if near > 160 { // Australia's is 140 from any coast
+			t.Errorf("the middle of %s is %.0f units from its shape", p.ID, near)
+		}
+	}
+	if HasShape("SG") || HasShape("") || HasShape("xx") {
+		t.Error("there is a shape of what is too small to have one")
+	}
 }
 
 // rings returns the rings of a geometry, each as numbers of arcs.
