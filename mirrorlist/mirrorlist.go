@@ -366,6 +366,7 @@ type Server struct {
 	counts counts
 
 	kitchen kitchen
+	larder  larder
 	shelf   shelf
 	status  atomic.Pointer[Status]
 	cert    atomic.Pointer[tls.Certificate] // nil without TLS

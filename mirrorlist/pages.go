@@ -32,9 +32,8 @@ const typeHTML = "text/html; charset=utf-8"
 // An asset is a file that pages load. Its URL has a tag of its content, so that
 // browsers keep it as long as they like.
 type asset struct {
-	kind string
-	body []byte
-	tag  string
+	response
+	version string // for its URL
 }
 
 var assets = func() map[string]asset {
@@ -55,10 +54,14 @@ var assets = func() map[string]asset {
 
 func newAsset(kind string, body []byte) asset {
 	sum := xxh3.Hash128(body).Bytes()
-	return asset{kind, body, base64.RawURLEncoding.EncodeToString(sum[:8])}
+	a := response{kind: kind, body: body, tag: tagOf(body)}
+	if err := a.compress(); err != nil {
+		panic(fmt.Sprintf("mirrorlist: embedded file: %v", err))
+	}
+	return asset{a, base64.RawURLEncoding.EncodeToString(sum[:8])}
 }
 
-func assetURL(name string) string { return "/assets/" + name + "?v=" + assets[name].tag }
+func assetURL(name string) string { return "/assets/" + name + "?v=" + assets[name].version }
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"asset":    assetURL,
@@ -236,8 +239,9 @@ func serveAsset(c *gin.Context) error {
 	if !ok {
 		return &refusal{code: http.StatusNotFound, text: "no such file"}
 	}
-	out := &response{kind: a.kind, body: a.body, cache: anHour}
-	if c.Query("v") == a.tag {
+	out := a.response
+	out.cache = anHour
+	if c.Query("v") == a.version {
 		out.cache = unchanged
 	}
 	return out.send(c)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -364,6 +365,63 @@ func TestTableOfAThousandMirrors(t *testing.T) {
 		if w := serveOne(h, "GET", "/?"+query, "198.51.100.1:1", nil); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), says) {
 			t.Errorf("%s: %d %s, want 400 with %q", query, w.Code, w.Body, says)
 		}
+	}
+}
+
+// A page that is the same for everybody is made once for many who look at it, and
+// again when anything of the network has changed; what depends on who asks is made
+// for each.
+func TestPagesAreMadeOnceForMany(t *testing.T) {
+	dir := newFiles(t, 3)
+	st := startIn(t, dir, func(o *Options) { o.Config.Geo = Geo{demoGeo, demoGeo} })
+	table := st.table.Load()
+	h, _ := st.Handlers()
+	ask := func(target, client string) string {
+		t.Helper()
+		w := serveOne(h, "GET", target, client+":1", map[string]string{"Accept-Encoding": "gzip"})
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", target, w.Code, w.Body)
+		}
+		return w.Body.String()
+	}
+	for range 2 {
+		ask("/", "192.0.2.1")
+		ask("/?q=m1", "192.0.2.1")
+		ask("/explain", "192.0.2.1")
+		ask("/map", "192.0.2.1")
+		ask("/status", "192.0.2.1")
+	}
+	if got := slices.Sorted(maps.Keys(st.larder.kept)); !slices.Equal(got, []string{"/", "/?q=m1"}) && st.table.Load() == table {
+		t.Errorf("kept are %q", got)
+	}
+	if ask("/explain", "192.0.2.1") == ask("/explain", "203.0.113.7") {
+		t.Error("two clients get one explanation")
+	}
+	before := ask("/", "192.0.2.1")
+	writeFile(t, dir+"/mirrors.d/new.yml", mirrorYAML("new.example.org", ""))
+	if err := st.Reload(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if ask("/", "192.0.2.1") == before {
+		t.Error("a page is that of the network before")
+	}
+
+	// What is kept is bounded, and old answers go first.
+	var l larder
+	now := time.Now()
+	for i := range 3 * mostKept {
+		l.put(table, fmt.Sprint(i), now, &response{body: make([]byte, mostKeptBytes/100)})
+	}
+	sum := 0
+	for _, k := range l.kept {
+		sum += k.size()
+	}
+	if sum != l.size || l.size > mostKeptBytes || len(l.kept) > mostKept || len(l.kept) != len(l.order) {
+		t.Errorf("%d answers of %d bytes are kept, counted as %d", len(l.kept), sum, l.size)
+	}
+	last := fmt.Sprint(3*mostKept - 1)
+	if l.get(table, last, now) == nil || l.get(table, "0", now) != nil || l.get(table, last, now.Add(keptFor)) != nil || l.get(nil, last, now) != nil {
+		t.Error("kept is not what was put in last, for its time and table")
 	}
 }
 

@@ -2,6 +2,7 @@ package mirrorlist
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/zeebo/xxh3"
@@ -32,6 +34,9 @@ type response struct {
 
 	// vary are the headers of requests, beside Accept-Encoding, that it depends on.
 	vary string
+
+	tag    string // of the body; "": not computed yet
+	zipped []byte // the body, compressed; nil: not yet, or not worth it
 }
 
 // How long browsers may use an answer without asking again. What depends on who
@@ -60,7 +65,11 @@ func (s *Server) dear(h func(*gin.Context) (*response, error)) func(*gin.Context
 			c.Header("Retry-After", "1")
 			return &refusal{code: http.StatusTooManyRequests, text: "too many requests from your network: ask again in a second"}
 		}
-		a, err := s.cook(c, h)
+		uri := c.Request.URL.RequestURI()
+		if a := s.larder.get(t, uri, time.Now()); a != nil {
+			return a.send(c) // without waiting for others: it is there
+		}
+		a, err := s.cook(c, t, uri, h)
 		if err != nil {
 			return err
 		}
@@ -68,15 +77,93 @@ func (s *Server) dear(h func(*gin.Context) (*response, error)) func(*gin.Context
 	}
 }
 
-// cook calls a handler when there is room for it.
-func (s *Server) cook(c *gin.Context, h func(*gin.Context) (*response, error)) (*response, error) {
+// cook calls a handler when there is room for it, unless another request has had
+// the same made meanwhile.
+func (s *Server) cook(c *gin.Context, t *Table, uri string, h func(*gin.Context) (*response, error)) (*response, error) {
 	select {
 	case s.kitchen <- struct{}{}:
 	case <-c.Request.Context().Done():
 		return nil, &refusal{code: http.StatusServiceUnavailable, text: "the client has gone"}
 	}
 	defer func() { <-s.kitchen }()
-	return h(c)
+	if a := s.larder.get(t, uri, time.Now()); a != nil {
+		return a, nil
+	}
+	a, err := h(c)
+	if err != nil {
+		return nil, err
+	}
+	keep := a.keeps()
+	if keep || acceptsGzip(c.Request.Header.Values("Accept-Encoding")) {
+		if err := a.compress(); err != nil {
+			return nil, err
+		}
+	}
+	a.tag = tagOf(a.body)
+	if keep {
+		s.larder.put(t, uri, time.Now(), a)
+	}
+	return a, nil
+}
+
+// A larder keeps answers that are the same for everybody for a short time, since
+// many people look at the same page and few milliseconds of a processor are many
+// lists. Its zero value is empty. Answers in it are not changed any more.
+type larder struct {
+	mu    sync.Mutex // guards what follows
+	of    *Table     // that all answers were made of
+	kept  map[string]keptResponse
+	order []string // the oldest first
+	size  int      // bytes of bodies
+}
+
+type keptResponse struct {
+	*response
+	until time.Time
+}
+
+// How long answers are kept, how many, and how large all of them may be, in bytes.
+const (
+	keptFor       = 5 * time.Second
+	mostKept      = 200
+	mostKeptBytes = 16 << 20
+)
+
+// keeps reports whether an answer is the same for everybody for a while.
+func (a *response) keeps() bool {
+	return a.cache == shortly && a.vary == "" && a.code == 0 && a.location == "" && a.size() <= mostKeptBytes/8
+}
+
+func (a *response) size() int { return len(a.body) + len(a.zipped) }
+
+// get returns what was made for a URL out of a table, nil if that is not kept.
+func (l *larder) get(t *Table, uri string, now time.Time) *response {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k, ok := l.kept[uri]; ok && l.of == t && now.Before(k.until) {
+		return k.response
+	}
+	return nil
+}
+
+func (l *larder) put(t *Table, uri string, now time.Time, a *response) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of != t || l.kept == nil {
+		l.of, l.kept, l.order, l.size = t, map[string]keptResponse{}, nil, 0
+	}
+	if old, ok := l.kept[uri]; ok {
+		l.size -= old.size()
+	} else {
+		l.order = append(l.order, uri)
+	}
+	l.kept[uri] = keptResponse{a, now.Add(keptFor)}
+	l.size += a.size()
+	for len(l.order) > 1 && (len(l.order) > mostKept || l.size > mostKeptBytes) {
+		l.size -= l.kept[l.order[0]].size()
+		delete(l.kept, l.order[0])
+		l.order = l.order[1:]
+	}
 }
 
 // gzipWriters are kept: one has 800 kB of tables.
@@ -93,10 +180,7 @@ func (a *response) send(c *gin.Context) error {
 	if strings.HasPrefix(a.kind, "text/html") {
 		h.Set("Content-Security-Policy", pagePolicy)
 	}
-	if a.cache == "" {
-		a.cache = "private, no-store"
-	}
-	h.Set("Cache-Control", a.cache)
+	h.Set("Cache-Control", cmp.Or(a.cache, "private, no-store"))
 	if a.links != "" {
 		h.Set("Link", a.links)
 	}
@@ -114,39 +198,53 @@ func (a *response) send(c *gin.Context) error {
 		vary += ", " + a.vary
 	}
 	h.Set("Vary", vary)
-	sum := xxh3.Hash128(a.body).Bytes()
-	// Weak: the bytes differ by encoding.
-	tag := `W/"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
-	h.Set("ETag", tag)
-	if a.code == 0 {
-		a.code = http.StatusOK
+	tag := a.tag
+	if tag == "" {
+		tag = tagOf(a.body)
 	}
-	if a.code == http.StatusOK && matches(c.Request.Header.Values("If-None-Match"), tag) {
+	h.Set("ETag", tag)
+	code := cmp.Or(a.code, http.StatusOK)
+	if code == http.StatusOK && matches(c.Request.Header.Values("If-None-Match"), tag) {
 		c.Status(http.StatusNotModified)
 		c.Writer.WriteHeaderNow()
 		return nil
 	}
 	body := a.body
-	if len(body) >= leastGzip && acceptsGzip(c.Request.Header.Values("Accept-Encoding")) {
-		var b bytes.Buffer
-		w := gzipWriters.Get().(*gzip.Writer)
-		w.Reset(&b)
-		_, err := w.Write(body)
-		if err := w.Close(); err != nil {
-			return err
-		}
-		if err != nil {
-			return err
-		}
-		gzipWriters.Put(w)
+	if a.zipped != nil && acceptsGzip(c.Request.Header.Values("Accept-Encoding")) {
 		h.Set("Content-Encoding", "gzip")
-		body = b.Bytes()
+		body = a.zipped
 	}
 	h.Set("Content-Type", a.kind)
 	declareLength(h, len(body))
-	c.Status(a.code)
+	c.Status(code)
 	_, err := c.Writer.Write(body)
 	return hungUp(err)
+}
+
+// compress makes the compressed body, where that is worth it. It is part of making
+// an answer: it takes as long as all else.
+func (a *response) compress() error {
+	if len(a.body) < leastGzip || a.zipped != nil {
+		return nil
+	}
+	var b bytes.Buffer
+	w := gzipWriters.Get().(*gzip.Writer)
+	w.Reset(&b)
+	if _, err := w.Write(a.body); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	gzipWriters.Put(w)
+	a.zipped = b.Bytes()
+	return nil
+}
+
+// tagOf is the ETag of a body: a weak one, since bytes differ by encoding.
+func tagOf(body []byte) string {
+	sum := xxh3.Hash128(body).Bytes()
+	return `W/"` + base64.RawURLEncoding.EncodeToString(sum[:]) + `"`
 }
 
 // matches reports whether one of the tags in If-None-Match is tag, by the weak
