@@ -66,8 +66,7 @@ func newLibrary(o *Origin, log *slog.Logger) *library {
 	return &library{origin: o, log: log, orders: make(chan edition, 64), files: map[edition][]repodata.Data{}, lists: map[edition]*sampled{}}
 }
 
-// metadata returns what clients ask for, primary first: databases are for tools
-// that none has any more.
+// metadata returns what clients ask for, primary first.
 func (l *library) metadata(k state.Key, id state.GenerationID) []repodata.Data {
 	e := edition{k, id}
 	l.mu.Lock()
@@ -79,7 +78,18 @@ func (l *library) metadata(k state.Key, id state.GenerationID) []repodata.Data {
 	if md == nil {
 		return nil
 	}
-	files := slices.DeleteFunc(slices.Clone(md.Data), func(d repodata.Data) bool { return strings.HasSuffix(d.Type, "_db") })
+	files := forClients(md.Data)
+	if len(l.files) >= maxEditions {
+		clear(l.files)
+	}
+	l.files[e] = files
+	return files
+}
+
+// forClients returns what clients ask for of the files that a repomd.xml names,
+// primary first: databases are for tools that none has any more.
+func forClients(all []repodata.Data) []repodata.Data {
+	files := slices.DeleteFunc(slices.Clone(all), func(d repodata.Data) bool { return strings.HasSuffix(d.Type, "_db") })
 	slices.SortStableFunc(files, func(a, b repodata.Data) int {
 		switch {
 		case a.Type == b.Type:
@@ -91,10 +101,6 @@ func (l *library) metadata(k state.Key, id state.GenerationID) []repodata.Data {
 		}
 		return 0
 	})
-	if len(l.files) >= maxEditions {
-		clear(l.files)
-	}
-	l.files[e] = files
 	return files
 }
 

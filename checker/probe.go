@@ -84,6 +84,10 @@ type KeyPlan struct {
 	// and from another address of the host if it has one. Behind one name there may
 	// be several servers.
 	Confirm bool
+
+	// OwnFiles: nobody here remembers the Files. When the mirror serves Newest they
+	// are those that its repomd.xml names, whose bytes are the origin's.
+	OwnFiles bool
 }
 
 // ProbeOptions are what a [Prober] is made from. The zero value works.
@@ -309,6 +313,9 @@ func (v *visit) keys() {
 		if seen.Outcome != Served || seen.SHA256 != k.Newest {
 			return nil
 		}
+		if k.OwnFiles {
+			return forClients(v.own[k.Key])
+		}
 		return k.Files
 	})
 }
@@ -338,7 +345,7 @@ func (v *visit) note(k *KeyPlan, base string, s *sight) {
 		v.trouble[base]++
 	}
 	v.o.Keys[k.Key] = s.KeySeen
-	if v.plan.Own && k.Key.Repo != isos && s.Outcome == Served {
+	if (v.plan.Own || k.OwnFiles && s.SHA256 == k.Newest) && k.Key.Repo != isos && s.Outcome == Served {
 		v.own[k.Key] = s.metadata()
 	}
 }

@@ -450,6 +450,36 @@ func TestRunAfterARestart(t *testing.T) {
 	})
 }
 
+// With the origin away, and what was remembered of it lost, mirrors that have what
+// it has published are known by that.
+func TestNewMirrorsWhileTheOriginIsAway(t *testing.T) {
+	inBubble(t, []string{"old.example"}, func(s *station) {
+		s.start()
+		s.pass(5 * time.Minute)
+		s.halt()
+		s.mirror("new.example")
+		short := s.mirror("short.example")
+		for path := range short.holds {
+			if strings.Contains(path, "primary") {
+				delete(short.holds, path)
+			}
+		}
+		if err := os.Rename(s.path("tier0"), s.path("away")); err != nil {
+			s.t.Fatal(err)
+		}
+		if err := os.RemoveAll(s.path("cache")); err != nil {
+			s.t.Fatal(err)
+		}
+		s.reopen()
+		s.start()
+		s.pass(5 * time.Minute)
+		s.wants("old.example", "fresh")
+		s.wants("new.example", "fresh")
+		s.wants("short.example", "broken")
+		s.halt()
+	})
+}
+
 // Of two checkers one visits mirrors and writes, and the other takes over when it
 // stops, knowing what the first one knew.
 func TestTwoCheckers(t *testing.T) {

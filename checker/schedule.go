@@ -609,6 +609,7 @@ func (s *schedule) keyPlan(a *agenda, m subject, i int, st *state.Status) KeyPla
 		p.Files = a.left[i]
 	} else if !outOfStep(k, st) || f.Clean+1 >= needs(f) {
 		p.Files = s.stock.metadata(k, t.Newest().ID())
+		p.OwnFiles = p.Files == nil
 	}
 	return p
 }
