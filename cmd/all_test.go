@@ -34,8 +34,8 @@ var mayImport = map[string][]string{
 	"checker/notify": {"checker/state"},
 	"checker/state":  {"schema", "internal/store"},
 
-	"mirrorlist":             {"schema", "checker/state", "checker/atom", "mirrorlist/geo", "mirrorlist/stats", "mirrorlist/worldmap", "internal/fetch", "internal/peer", "internal/durable"},
-	"mirrorlist/geo":         {"internal/durable"},
+	"mirrorlist":             {"schema", "checker/state", "checker/atom", "mirrorlist/geo", "mirrorlist/stats", "mirrorlist/worldmap", "internal/fetch", "internal/peer", "internal/durable", "internal/hugepages"},
+	"mirrorlist/geo":         {"internal/durable", "internal/hugepages"},
 	"mirrorlist/geo/geotest": {"mirrorlist/geo", "internal/durable"},
 	"mirrorlist/stats":       {"schema", "internal/store"},
 	"mirrorlist/worldmap":    {"schema"}, // its tests, for the codes of countries
@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 
 	"internal/durable":    {},
 	"internal/fetch":      {},
+	"internal/hugepages":  {},
 	"internal/peer":       {},
 	"internal/store":      {"internal/durable"},
 	"internal/strictyaml": {},

@@ -86,7 +86,7 @@ func (t *Table) countVault(r *http.Request, slot int, p *params) {
 	}
 	var home [2]byte
 	if c := clientOf(r, t.trusted, t.header, t.secret); c.addr.IsValid() {
-		home, _, _, _ = t.db.Locate(t.db.Find(c.addr))
+		home = t.db.Country(t.db.Find(c.addr))
 	}
 	t.tally.ListOfVault(slot, stats.CountryOf(home))
 	if p.age != 0 {

@@ -145,11 +145,9 @@ func (s *scratch) fit(t *Table) {
 func (t *Table) decide(q *question, s *scratch) {
 	s.fit(t)
 	h := &t.health[q.slot]
-	s.place, s.asn, s.home = geo.NoPlace, 0, [2]byte{}
-	if q.addr.IsValid() {
-		s.place, s.asn = t.db.Find(q.addr), t.db.ASN(q.addr)
-		s.home, _, _, _ = t.db.Locate(s.place)
-	}
+	at := geo.KeyOf(q.addr)
+	s.place, s.asn = t.db.Lookup(at)
+	s.home = t.db.Country(s.place)
 	class := int(q.hash % classes)
 	d := t.draws.at(q.now, class)
 	r := ranking{table: t, question: q, scratch: s, health: h, row: d.row(class), coin: d.coin(class), depth: q.limit}
@@ -158,7 +156,7 @@ func (t *Table) decide(q *question, s *scratch) {
 	}
 
 	if q.addr.IsValid() {
-		r.subnets, r.clouds, r.as = t.subnetsOf(q.addr), t.cloudsOf(q.addr), t.asns[s.asn]
+		r.subnets, r.clouds, r.as = t.subnetsOf(at), t.cloudsOf(at), t.asns[s.asn]
 		r.near = len(r.subnets) > 0 || len(r.clouds) > 0 || len(r.as.declared) > 0
 		if r.near && !q.public && r.monopoly() {
 			return
@@ -371,7 +369,7 @@ func (r *ranking) walk(flags pickFlags) {
 	}
 	orders := r.table.orders
 	r.bands(orders.of(r.place), flags)
-	runtime.KeepAlive(orders) // it may be a mapped file
+	runtime.KeepAlive(orders) // its memory may not be the collector's
 	if len(r.picks) < r.depth {
 		// What the order of this place does not reach: rank all that is left.
 		r.drop()

@@ -98,7 +98,7 @@ func (s *Server) ReadPopulation(name string, r io.Reader) ([]Demand, error) {
 	delete(wanted, [2]byte{})
 	db := s.table.Load().db
 	for span := range db.Spans() {
-		country, _, _, _ := db.Locate(span.Place)
+		country := db.Country(span.Place)
 		if a := wanted[country]; a != nil {
 			a.add(span.First, span.Last)
 		}

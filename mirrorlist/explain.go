@@ -318,8 +318,8 @@ func (t *Table) because(m uint16) string {
 // serves reports whether an address is in one of the networks that a mirror is
 // for.
 func (t *Table) serves(a netip.Addr, asn uint32, i uint16) bool {
-	return a.IsValid() && (slices.ContainsFunc(t.subnetsOf(a), func(on onSubnet) bool { return on.mirror == i }) ||
-		slices.ContainsFunc(t.cloudsOf(a), func(on onCloud) bool { return on.mirror == i }) ||
+	return a.IsValid() && (slices.ContainsFunc(t.subnetsOf(geo.KeyOf(a)), func(on onSubnet) bool { return on.mirror == i }) ||
+		slices.ContainsFunc(t.cloudsOf(geo.KeyOf(a)), func(on onCloud) bool { return on.mirror == i }) ||
 		slices.Contains(t.asns[asn].declared, i))
 }
 

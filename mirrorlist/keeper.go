@@ -26,6 +26,7 @@ import (
 
 	"meridian/checker/state"
 	"meridian/internal/durable"
+	"meridian/internal/hugepages"
 	"meridian/mirrorlist/geo"
 	"meridian/schema"
 )
@@ -625,11 +626,15 @@ func (k *keeper) ordersOf(g *geometry, wait bool) *orders {
 
 // savedOrders returns the orders in a file, if they are those of a geometry.
 func (k *keeper) savedOrders(path string, key uint64, g *geometry) *orders {
-	data, release, err := durable.Map(path)
+	file, err := durable.Map(path)
 	if err != nil {
 		return nil
 	}
-	o, err := decodeOrders(data, key, len(g.mirrors))
+	// Every list reads them somewhere else.
+	mem, release := hugepages.Alloc(len(file.Bytes()))
+	copy(mem, file.Bytes())
+	_ = file.Close()
+	o, err := decodeOrders(mem, key, len(g.mirrors))
 	if err == nil && len(o.start) != g.db.Places()+1 {
 		err = errOtherOrders
 	}

@@ -52,7 +52,8 @@ const ranks = 2 * foreign
 // orders holds, for every place of a geo database, the nearest public mirrors:
 // whole bands, nearest first, in the client's country first. It is flat, without
 // pointers, and is saved, because making it takes longer than a start should. Read
-// again it may be a mapped file, so who walks it keeps it alive until the end.
+// again its memory is not the collector's, so who walks it keeps it alive until the
+// end.
 type orders struct {
 	// A place's part of data is data[start[place]:start[place+1]]: for each band
 	// its rank, marked as one, and the mirrors in ascending order.

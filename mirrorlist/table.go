@@ -434,15 +434,15 @@ func (g *geometry) addClouds(in *inputs) {
 	}
 }
 
-func (g *geometry) subnetsOf(a netip.Addr) []onSubnet {
-	if i, ok := g.subnets.Lookup(a); ok {
+func (g *geometry) subnetsOf(k geo.Key) []onSubnet {
+	if i, ok := g.subnets.Lookup(k); ok {
 		return g.subnetSets[i]
 	}
 	return nil
 }
 
-func (g *geometry) cloudsOf(a netip.Addr) []onCloud {
-	if i, ok := g.clouds.Lookup(a); ok {
+func (g *geometry) cloudsOf(k geo.Key) []onCloud {
+	if i, ok := g.clouds.Lookup(k); ok {
 		return g.cloudSets[i]
 	}
 	return nil

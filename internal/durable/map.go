@@ -11,42 +11,68 @@ import (
 	"unsafe"
 )
 
-// Map returns the content of the regular file at path, in memory that begins at a
-// multiple of 8 and must not be written to. The file is mapped if it belongs to
-// the user of this process and nobody else may write to it; any other is read. A
-// mapped file must be replaced by renaming, as Write does, never overwritten: who
-// reads behind its new end is killed.
-//
-// Release gives the memory back, once and after the last use of it. It is never
-// nil.
-func Map(path string) (data []byte, release func() error, err error) {
-	none := func() error { return nil }
+// A Mapping is the content of a file in memory.
+type Mapping struct {
+	data   []byte
+	mapped bool
+}
+
+// Map returns the content of the regular file at path. The file is mapped if it
+// belongs to the user of this process and nobody else may write to it; any other is
+// read. A mapped file must be replaced by renaming, as Write does, never
+// overwritten: who reads behind its new end is killed.
+func Map(path string) (*Mapping, error) {
 	f, err := OpenRegular(path)
 	if err != nil {
-		return nil, none, fmt.Errorf("durable: %w", err)
+		return nil, fmt.Errorf("durable: %w", err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, none, fmt.Errorf("durable: %w", err)
+		return nil, fmt.Errorf("durable: %w", err)
 	}
 	size := st.Size()
 	if size > math.MaxInt-8 {
-		return nil, none, fmt.Errorf("durable: %s has %d bytes, more than the memory", path, size)
+		return nil, fmt.Errorf("durable: %s has %d bytes, more than the memory", path, size)
 	}
 	if size > 0 && ours(st) {
 		data, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
 		if err == nil {
-			return data, func() error { return syscall.Munmap(data) }, nil
+			return &Mapping{data, true}, nil
 		}
 		// Not every file system can map: read it.
 	}
 	words := make([]uint64, (size+7)/8)
-	data = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*8)[:size]
+	data := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(words))), len(words)*8)[:size]
 	if _, err := io.ReadFull(f, data); err != nil {
-		return nil, none, fmt.Errorf("durable: %w", &fs.PathError{Op: "read", Path: path, Err: err})
+		return nil, fmt.Errorf("durable: %w", &fs.PathError{Op: "read", Path: path, Err: err})
 	}
-	return data, none, nil
+	return &Mapping{data, false}, nil
+}
+
+// Bytes returns the content, which begins at a multiple of 8 and must not be
+// written to.
+func (m *Mapping) Bytes() []byte { return m.data }
+
+// Forget says that a part of Bytes will hardly be read again: what is mapped is in
+// the file, and takes no memory of this process until somebody does.
+func (m *Mapping) Forget(part []byte) {
+	page := uintptr(os.Getpagesize())
+	begin := -uintptr(unsafe.Pointer(unsafe.SliceData(part))) % page
+	if !m.mapped || uintptr(len(part)) < begin+page {
+		return
+	}
+	whole := part[begin:]
+	whole = whole[:uintptr(len(whole))/page*page]
+	drop(whole)
+}
+
+// Close gives the memory back, once and after the last use of it.
+func (m *Mapping) Close() error {
+	if !m.mapped {
+		return nil
+	}
+	return syscall.Munmap(m.data)
 }
 
 // OpenRegular opens a file to read, and refuses what is not a file: to open a

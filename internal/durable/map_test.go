@@ -2,6 +2,7 @@ package durable
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,10 +44,11 @@ func TestMap(t *testing.T) {
 			if err := os.Chmod(path, tt.mode); err != nil {
 				t.Fatal(err)
 			}
-			data, release, err := Map(path)
+			m, err := Map(path)
 			if err != nil {
 				t.Fatal(err)
 			}
+			data := m.Bytes()
 			if isMapped(t, path) != tt.mapped {
 				t.Errorf("mapped: %t", !tt.mapped)
 			}
@@ -63,14 +65,16 @@ func TestMap(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			m.Forget(data)
+			m.Forget(data[len(data)/2:])
 			if !bytes.Equal(data, want) {
 				t.Errorf("%d other bytes than the %d that were written", len(data), len(want))
 			}
-			if err := release(); err != nil {
+			if err := m.Close(); err != nil {
 				t.Error(err)
 			}
 			if isMapped(t, path) {
-				t.Error("it is mapped after the release")
+				t.Error("it is mapped after Close")
 			}
 		})
 	}
@@ -83,12 +87,61 @@ func TestMapRefusesWhatIsNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{dir, pipe, filepath.Join(dir, "absent"), "/dev/zero"} {
-		data, release, err := Map(path)
-		if err == nil || !strings.Contains(err.Error(), path) {
-			t.Errorf("%s: %d bytes, error %v", path, len(data), err)
-		}
-		if err := release(); err != nil {
-			t.Error(err)
+		if _, err := Map(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: error %v", path, err)
 		}
 	}
+}
+
+// What is forgotten of a mapped file takes no memory, and is the same afterwards.
+func TestForget(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	want := bytes.Repeat([]byte("content "), 1<<17)
+	if err := os.WriteFile(path, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := Map(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	page := os.Getpagesize()
+	for _, tt := range []struct {
+		name  string
+		part  []byte
+		pages int // that are left
+	}{
+		{"all", m.Bytes(), 0},
+		{"nothing", nil, len(want) / page},
+		{"less than a page", m.Bytes()[1:page], len(want) / page},
+		{"one page and parts of two", m.Bytes()[page-1 : 2*page+1], len(want)/page - 1},
+		{"from inside of a page to the end", m.Bytes()[page+1:], 2},
+	} {
+		if !bytes.Equal(m.Bytes(), want) { // and all of it is in memory
+			t.Fatalf("%s: the content has changed", tt.name)
+		}
+		m.Forget(tt.part)
+		if got := residentPages(t, path); got != tt.pages {
+			t.Errorf("%s forgotten: %d pages are in memory, want %d", tt.name, got, tt.pages)
+		}
+	}
+}
+
+// residentPages returns how many pages of a mapped file this process has in memory.
+func residentPages(t *testing.T, path string) int {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Skipf("cannot see what is in memory: %v", err)
+	}
+	_, after, ok := strings.Cut(string(maps), path+"\n")
+	if !ok {
+		t.Fatalf("%s is not mapped", path)
+	}
+	_, after, _ = strings.Cut(after, "\nRss:")
+	var kB int
+	if _, err := fmt.Sscan(after, &kB); err != nil {
+		t.Fatal(err)
+	}
+	return kB << 10 / os.Getpagesize()
 }

@@ -128,7 +128,7 @@ func BenchmarkSets(b *testing.B) {
 	b.Run("Lookup", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
-			r.Lookup(clients[i%len(clients)])
+			r.Lookup(geo.KeyOf(clients[i%len(clients)]))
 		}
 	})
 }

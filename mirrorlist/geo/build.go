@@ -116,5 +116,6 @@ func (b *builder) done(kind string, built time.Time) *DB {
 		r.aliases = b.aliases
 		db.asn = r
 	}
+	db.listCountries(aligned)
 	return db
 }

@@ -708,7 +708,7 @@ func tryMMDB(t testing.TB, mmdb []byte) bool {
 	}
 	data := aligned(b.Len())
 	copy(data, b.Bytes())
-	opened, err := decode(data)
+	opened, err := decode(data, aligned)
 	if err != nil {
 		t.Fatalf("what was compiled cannot be opened: %v", err)
 	}

@@ -83,7 +83,7 @@ func Demo() *DB {
 	}
 	data := aligned(b.Len())
 	copy(data, b.Bytes())
-	db, err = decode(data)
+	db, err = decode(data, aligned)
 	if err != nil {
 		panic("geo: the demo: " + err.Error())
 	}

@@ -43,6 +43,10 @@ type DB struct {
 	location *Ranges // address → index of places; nil: no locations
 	asn      *Ranges // address → AS number; nil: no AS numbers
 
+	// countries are those of places, again: a decision needs no more of most, and
+	// all of them together stay in a cache.
+	countries [][2]byte
+
 	sum   uint64
 	built time.Time
 	kind  string
@@ -53,25 +57,29 @@ type DB struct {
 
 // Find returns the index of the place that a is in, or [NoPlace].
 func (db *DB) Find(a netip.Addr) uint32 {
-	if db == nil {
-		return NoPlace
-	}
-	i, _ := db.location.Lookup(a)
-	runtime.KeepAlive(db)
-	return i
+	place, _ := db.Lookup(KeyOf(a))
+	return place
 }
 
 // ASN returns the number of the autonomous system that a belongs to, or 0.
 func (db *DB) ASN(a netip.Addr) uint32 {
+	_, asn := db.Lookup(KeyOf(a))
+	return asn
+}
+
+// Lookup returns both: where an address is, and whose. It takes less time than to
+// ask for them one after the other.
+func (db *DB) Lookup(k Key) (place, asn uint32) {
 	if db == nil {
-		return 0
+		return NoPlace, 0
 	}
-	n, ok := db.asn.Lookup(a)
+	place, _ = db.location.Lookup(k)
+	asn, ok := db.asn.Lookup(k)
 	runtime.KeepAlive(db)
 	if !ok {
-		return 0
+		asn = 0
 	}
-	return n
+	return place, asn
 }
 
 // Place returns place number i; for NoPlace, and any other number that Find
@@ -92,6 +100,16 @@ func (db *DB) Place(i uint32) Place {
 	}
 	runtime.KeepAlive(db)
 	return p
+}
+
+// Country returns the country of place number i, or two zero bytes.
+func (db *DB) Country(i uint32) (country [2]byte) {
+	if db == nil || uint64(i) >= uint64(len(db.countries)) {
+		return country
+	}
+	country = db.countries[i]
+	runtime.KeepAlive(db)
+	return country
 }
 
 // Locate returns what ranking needs of place number i, without allocating: its
@@ -180,7 +198,7 @@ func (db *DB) Close() error {
 	if db == nil || !db.closed.CompareAndSwap(false, true) {
 		return nil
 	}
-	db.places, db.names, db.location, db.asn = nil, nil, nil, nil
+	db.places, db.countries, db.names, db.location, db.asn = nil, nil, nil, nil, nil
 	if db.release == nil {
 		return nil
 	}
@@ -201,7 +219,7 @@ func Join(location, asn *DB) *DB {
 		kind:  asn.kind,
 	}
 	if location != nil {
-		j.places, j.names, j.location = location.places, location.names, location.location
+		j.places, j.countries, j.names, j.location = location.places, location.countries, location.names, location.location
 		j.sum = joinSums(location.sum, asn.sum)
 		j.kind = location.kind + " + " + asn.kind
 		if location.built.Before(asn.built) {

@@ -45,8 +45,11 @@ func TestLocateSaysWhatPlaceSays(t *testing.T) {
 		if country != p.Country || lat != p.Lat || lon != p.Lon || ok != p.HasCoordinates {
 			t.Errorf("Locate(%d) = %q, %v, %v, %v; Place says %+v", i, country[:], lat, lon, ok, p)
 		}
+		if country := db.Country(i); country != p.Country {
+			t.Errorf("Country(%d) = %q; Place says %+v", i, country[:], p)
+		}
 	}
-	if _, _, _, ok := (*DB)(nil).Locate(0); ok {
+	if _, _, _, ok := (*DB)(nil).Locate(0); ok || (*DB)(nil).Country(0) != [2]byte{} {
 		t.Error("a nil DB locates something")
 	}
 }
@@ -436,7 +439,7 @@ func trySnapshot(t testing.TB, b []byte) {
 	for range 2 {
 		data := aligned(len(b))
 		copy(data, b)
-		if db, err := decode(data); err == nil {
+		if db, err := decode(data, aligned); err == nil {
 			use(t, db)
 		}
 		if len(b) < trailerSize {

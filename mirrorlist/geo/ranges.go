@@ -16,31 +16,25 @@ const NoPlace = ^uint32(0)
 // place needs no translation.
 const none = NoPlace
 
-// Ranges maps addresses to small numbers: flat sorted arrays of the addresses
-// at which the number changes. It is immutable and safe for concurrent use, and
-// a look-up allocates nothing. A nil Ranges is empty.
+// Ranges maps addresses to small numbers. It is immutable and safe for concurrent
+// use, and a look-up allocates nothing. A nil Ranges is empty.
 type Ranges struct {
-	// value4[i] holds from start4[i] up to the next start. start4[0] is 0: the
-	// arrays are empty or cover every address, with none in the gaps.
+	// Flat sorted arrays of the addresses at which the number changes, which are
+	// kept and walked: value4[i] holds from start4[i] up to the next start. The
+	// first start is 0: the arrays are empty or cover every address, with none in
+	// the gaps.
 	start4 []uint32
 	value4 []uint32
-
-	// index4[h] is the range that the first address of the /16 number h is in;
-	// one more closes the last.
-	index4 []uint32
-
 	start6 []addr6
 	value6 []uint32
 
-	// fence6 is every fenceStep-th element of start6: the first half of a search
-	// stays in the cache.
-	fence6 []addr6
+	// What look-ups read instead, made of these.
+	table4 table4
+	table6 table6
 
 	// aliases are IPv6 networks that stand for the whole of IPv4: 2002::/16.
 	aliases []alias
 }
-
-const fenceStep = 64
 
 // addr6 is an IPv6 address as a number.
 type addr6 struct{ hi, lo uint64 }
@@ -85,74 +79,63 @@ func (al alias) cut(a addr6) (uint32, bool) {
 	}
 }
 
-// Lookup returns the number that holds for a. An IPv4-mapped IPv6 address is
-// looked up as IPv4; ::a.b.c.d is not. An address that is invalid or has a zone
-// is not found; value is then NoPlace.
-func (r *Ranges) Lookup(a netip.Addr) (value uint32, ok bool) {
+// A Key is an address as look-ups want it: who makes several makes it once. The
+// zero Key is in no range.
+type Key struct {
+	addr6  // an IPv4 address is in the low half of lo
+	family family
+}
+
+type family uint8
+
+const (
+	noFamily family = iota
+	ipv4
+	ipv6
+)
+
+// KeyOf returns the key of an address. An IPv4-mapped IPv6 address is looked up as
+// IPv4; ::a.b.c.d is not. An address that is invalid or has a zone has the zero Key.
+func KeyOf(a netip.Addr) Key {
+	switch {
+	case a.Is4():
+		b := a.As4()
+		return Key{addr6{lo: uint64(binary.BigEndian.Uint32(b[:]))}, ipv4}
+	case !a.Is6() || a.Zone() != "":
+		return Key{}
+	}
+	b := a.As16()
+	k := Key{addr6{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}, ipv6}
+	if k.hi == 0 && k.lo>>32 == 0xffff {
+		return Key{addr6{lo: k.lo & math.MaxUint32}, ipv4}
+	}
+	return k
+}
+
+// Lookup returns the number that holds for an address, and whether there is one;
+// value is NoPlace if not.
+func (r *Ranges) Lookup(k Key) (value uint32, ok bool) {
 	if r == nil {
 		return none, false
 	}
-	if a.Is4() || a.Is4In6() {
-		// As16 of an IPv4 address is its IPv4-mapped form. Is4In6 says true of an
-		// address with a zone, too.
-		if a.Zone() != "" {
-			return none, false
-		}
-		b := a.As16()
-		value = r.find4(binary.BigEndian.Uint32(b[12:]))
-		return value, value != none
+	switch k.family {
+	case ipv4:
+		value = r.table4.find(uint32(k.lo))
+	case ipv6:
+		value = r.find6(k.addr6)
+	default:
+		value = none
 	}
-	if !a.Is6() || a.Zone() != "" {
-		return none, false
-	}
-	b := a.As16()
-	value = r.find6(addr6{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])})
 	return value, value != none
-}
-
-func (r *Ranges) find4(a uint32) uint32 {
-	if len(r.index4) == 0 {
-		return none
-	}
-	lo, hi := r.index4[a>>16], r.index4[a>>16+1]
-	for lo < hi { // start4[lo] <= a, and a < start4[hi+1]
-		mid := (lo + hi + 1) / 2
-		if r.start4[mid] <= a {
-			lo = mid
-		} else {
-			hi = mid - 1
-		}
-	}
-	return r.value4[lo]
 }
 
 func (r *Ranges) find6(a addr6) uint32 {
 	for _, al := range r.aliases {
 		if v4, ok := al.cut(a); ok {
-			return r.find4(v4)
+			return r.table4.find(v4)
 		}
 	}
-	if len(r.start6) == 0 {
-		return none
-	}
-	lo := last6(r.fence6, a) * fenceStep
-	block := r.start6[lo:min(lo+fenceStep, len(r.start6))]
-	return r.value6[lo+last6(block, a)]
-}
-
-// last6 returns the index of the last element that is not above a; the first
-// must not be.
-func last6(starts []addr6, a addr6) int {
-	lo, hi := 0, len(starts)-1
-	for lo < hi {
-		mid := int(uint(lo+hi+1) / 2)
-		if a.less(starts[mid]) {
-			hi = mid - 1
-		} else {
-			lo = mid
-		}
-	}
-	return lo
+	return r.table6.find(a)
 }
 
 // Len counts the ranges. Gaps are none.
@@ -169,28 +152,6 @@ func (r *Ranges) Len() int {
 		}
 	}
 	return n
-}
-
-// index makes what a look-up needs beside the arrays of starts and values.
-func (r *Ranges) index() {
-	if len(r.start4) > 0 {
-		// Without a condition that is true now and then: there are millions of
-		// ranges, and a start waits for this.
-		index := make([]uint32, 1<<16+1)
-		for i, start := range r.start4 {
-			index[(uint64(start)+0xffff)>>16] = uint32(i) // the last one stays
-		}
-		for h := 1; h < len(index); h++ {
-			index[h] = max(index[h], index[h-1])
-		}
-		r.index4 = index
-	}
-	if len(r.start6) > 0 {
-		r.fence6 = make([]addr6, 0, len(r.start6)/fenceStep+1)
-		for i := 0; i < len(r.start6); i += fenceStep {
-			r.fence6 = append(r.fence6, r.start6[i])
-		}
-	}
 }
 
 // ranger collects ranges in ascending order, IPv4 and IPv6 apart. Neighbours
@@ -244,7 +205,7 @@ func (b *ranger) done() *Ranges {
 	if len(b.r.start6) > 0 && !b.full6 {
 		b.push6(b.next6, none)
 	}
-	b.r.index()
+	b.r.index(aligned)
 	return &b.r
 }
 

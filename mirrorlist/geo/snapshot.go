@@ -14,6 +14,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"meridian/internal/durable"
+	"meridian/internal/hugepages"
 )
 
 // A snapshot is a file that holds a DB as it lies in memory, so that opening one
@@ -42,8 +43,8 @@ import (
 //	11      aliases of IPv4, 16 bytes each: see alias
 //
 // The ranges of one kind cover every address or are empty. The number 2³²−1
-// marks gaps. The indexes over the ranges are made on opening: that costs no
-// more than to check them.
+// marks gaps. What look-ups read is laid out on opening: that costs little more
+// than to check the ranges.
 const (
 	magic         = "MeriGeo\n"
 	formatVersion = 1
@@ -154,16 +155,28 @@ func align(n int) int { return (n + sectionAlign - 1) &^ (sectionAlign - 1) }
 // The file is mapped into memory if nobody else may write to it, and else read:
 // see [durable.Map]. Its memory is held until Close.
 func Open(snapshot string) (*DB, error) {
-	data, release, err := durable.Map(snapshot)
+	file, err := durable.Map(snapshot)
 	if err != nil {
 		return nil, fmt.Errorf("geo: %w", err)
 	}
-	db, err := decode(data)
+	var release func() error
+	db, err := decode(file.Bytes(), func(n int) (mem []byte) {
+		mem, release = hugepages.Alloc(n)
+		return mem
+	})
 	if err != nil {
-		release()
+		_ = file.Close()
 		return nil, fmt.Errorf("geo: %s: %w", snapshot, err)
 	}
-	db.release = release
+	for _, r := range []*Ranges{db.location, db.asn} {
+		if r != nil {
+			file.Forget(bytesOf(r.start4))
+			file.Forget(bytesOf(r.value4))
+			file.Forget(bytesOf(r.start6))
+			file.Forget(bytesOf(r.value6))
+		}
+	}
+	db.release = func() error { return errors.Join(file.Close(), release()) }
 	return db, nil
 }
 
@@ -175,7 +188,10 @@ func aligned(n int) []byte {
 
 // decode checks a snapshot and returns a DB that uses its memory, which begins
 // at a multiple of 8. After it no content can make a look-up fail.
-func decode(data []byte) (*DB, error) {
+//
+// If the snapshot is right, it calls alloc, once, for the memory of what look-ups
+// read.
+func decode(data []byte, alloc memory) (*DB, error) {
 	if !littleEndian {
 		return nil, errors.ErrUnsupported
 	}
@@ -247,7 +263,19 @@ func decode(data []byte) (*DB, error) {
 		r.aliases = aliases
 		db.asn = r
 	}
+	tables := carve(alloc(db.location.tableSize() + db.asn.tableSize() + align(2*len(db.places))))
+	db.location.index(tables)
+	db.asn.index(tables)
+	db.listCountries(tables)
 	return db, nil
+}
+
+// listCountries fills db.countries.
+func (db *DB) listCountries(m memory) {
+	view(&db.countries, m(2*len(db.places)))
+	for i := range db.countries {
+		db.countries[i] = db.places[i].country
+	}
 }
 
 func (p *placeRecord) check(names []byte) error {
@@ -306,7 +334,6 @@ func viewRanges(content [][]byte, limit uint32) (*Ranges, error) {
 			}
 		}
 	}
-	r.index()
 	return r, nil
 }
 
