@@ -52,6 +52,16 @@ func publishTo(t testing.TB, up tier0, n int) {
 	up.mustPublish(t, Job{}, src)
 }
 
+// followed is a directory with generation 1, and a tree that has followed it.
+func followed(t testing.TB) (up tier0, m mirror) {
+	t.Helper()
+	up = directory(t)
+	publishTo(t, up, 1)
+	m = mirrorOf(t, up)
+	m.mustFollow(t)
+	return up, m
+}
+
 func TestFollow(t *testing.T) {
 	eachTier(t, func(t *testing.T, up tier0) {
 		m, src := mirrorOf(t, up), t.TempDir()
@@ -384,10 +394,7 @@ func copyTimes(t testing.TB, from, to string) {
 // With Full, what was damaged here is found and mended; without, the tree is not
 // read.
 func TestFollowerReadsEverythingWhenAsked(t *testing.T) {
-	up := directory(t)
-	publishTo(t, up, 1)
-	m := mirrorOf(t, up)
-	m.mustFollow(t)
+	_, m := followed(t)
 	damaged := releaseRepos[0] + "/Packages/p3-1-1.x86_64.rpm"
 	info, err := os.Stat(filepath.Join(m.dir, damaged))
 	if err != nil {
@@ -578,10 +585,7 @@ func TestFollowerHolds(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			up := directory(t)
-			publishTo(t, up, 1)
-			m := mirrorOf(t, up)
-			m.mustFollow(t)
+			up, m := followed(t)
 			m.f.Keys, m.f.AcceptOlder = tt.f.Keys, tt.f.AcceptOlder
 			m.f.pauses = []time.Duration{0}
 			publishTo(t, up, 2)
@@ -666,10 +670,7 @@ func TestFollowerHoldsARepositoryAroundAnother(t *testing.T) {
 
 // A dry run does not take a wish for a real one away.
 func TestDryRunOfAFollowerChangesNothing(t *testing.T) {
-	up := directory(t)
-	publishTo(t, up, 1)
-	m := mirrorOf(t, up)
-	m.mustFollow(t)
+	up, m := followed(t)
 	publishTo(t, up, 2)
 	write(t, m.dir, map[string]string{askedFile: ""})
 	before := snapshot(t, m.dir)
@@ -729,10 +730,7 @@ func TestFollowerRefuses(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			up := directory(t)
-			publishTo(t, up, 1)
-			m := mirrorOf(t, up)
-			m.mustFollow(t)
+			up, m := followed(t)
 			m.f.MaxDelete, m.f.now = tt.f.MaxDelete, tt.f.now
 			publishTo(t, up, 2)
 			tt.change(t, up.dir, m.dir)
@@ -777,10 +775,7 @@ func TestFollowerOfAnUpstreamThatIsBehind(t *testing.T) {
 
 // A run that is asked for while another one is under way takes place after it.
 func TestFollowerIsAskedMeanwhile(t *testing.T) {
-	up := directory(t)
-	publishTo(t, up, 1)
-	m := mirrorOf(t, up)
-	m.mustFollow(t)
+	up, m := followed(t)
 	publishTo(t, up, 2)
 	var second error
 	once := sync.OnceFunc(func() {
@@ -835,10 +830,7 @@ func wrapped(t testing.TB, command string, status int) string {
 func TestFollowerOfFilesThatVanish(t *testing.T) {
 	for _, status := range []int{rsyncPartial, rsyncVanished} {
 		t.Run(strconv.Itoa(status), func(t *testing.T) {
-			up := directory(t)
-			publishTo(t, up, 1)
-			m := mirrorOf(t, up)
-			m.mustFollow(t)
+			up, m := followed(t)
 			publishTo(t, up, 2)
 			m.f.Rsync.Program = wrapped(t, "rm -f '"+filepath.Join(up.dir, releaseRepos[0])+"'/Packages/p3-2*", status)
 			if _, err := Follow(t.Context(), m.f); !errors.Is(err, ErrIncomplete) || !strings.Contains(err.Error(), "did not come") {
@@ -936,10 +928,7 @@ func TestFollowIntoAFullDisk(t *testing.T) {
 }
 
 func TestFollowIntoAReadOnlyDisk(t *testing.T) {
-	up := directory(t)
-	publishTo(t, up, 1)
-	m := mirrorOf(t, up)
-	m.mustFollow(t)
+	up, m := followed(t)
 	publishTo(t, up, 2)
 	before := snapshot(t, m.dir)
 	readOnly(t, m.dir)
@@ -955,10 +944,7 @@ func TestFollowIntoAReadOnlyDisk(t *testing.T) {
 func TestFollowIntoATreeThatVanishes(t *testing.T) {
 	for _, at := range []string{"begun", "fetched", "metadata"} {
 		t.Run(at, func(t *testing.T) {
-			up := directory(t)
-			publishTo(t, up, 1)
-			m := mirrorOf(t, up)
-			m.mustFollow(t)
+			up, m := followed(t)
 			publishTo(t, up, 2)
 			f := m.f
 			f.step = func(step string) {
