@@ -182,7 +182,7 @@ func (w *outageWorld) start(program string, args ...string) *testworld.Child {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() {
-		if err := child.Stop(30 * time.Second); err != nil {
+		if err := child.Stop(patience); err != nil {
 			w.t.Error(err)
 		}
 		if w.t.Failed() {
@@ -234,7 +234,7 @@ func (w *outageWorld) ask(clients int) (stop func()) {
 	var asking sync.WaitGroup
 	for i := range clients {
 		asking.Go(func() {
-			client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
+			client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 			defer client.CloseIdleConnections()
 			path, count := "/mirrorlist/9/baseos?arch=x86_64", &w.lists
 			if i%2 == 1 {
@@ -257,7 +257,7 @@ func (w *outageWorld) ask(clients int) (stop func()) {
 // not ready says so with another code.
 func (w *outageWorld) until(what, url string, ok func(body string) bool) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	for tick := time.NewTicker(50 * time.Millisecond); ; {
 		body := ""
@@ -271,7 +271,7 @@ func (w *outageWorld) until(what, url string, ok func(body string) bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			w.t.Fatalf("%s does not say within two minutes: %s\n%s", url, what, body)
+			w.t.Fatalf("%s does not say within %v: %s\n%s", url, patience, what, body)
 		}
 	}
 }
