@@ -326,6 +326,49 @@ func TestAnotherAddressOfAHost(t *testing.T) {
 }
 
 // What dials is not believed to look where to.
+// A Lookup without a Dial decides what names mean to connections too, which are
+// made to public addresses only, as always.
+func TestNamesOfConnectionsAreLookedUp(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) }))
+	t.Cleanup(s.Close)
+	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, addrs string
+		family      Family
+		strict      bool
+		err         string // "": it is reached
+	}{
+		{name: "the address that was looked up is connected to", addrs: "127.0.0.1"},
+		{name: "an IPv4-mapped address is the IPv4 address", addrs: "::ffff:127.0.0.1"},
+		{name: "another address is tried when the first does not answer", addrs: "127.0.52.1 127.0.0.1"},
+		{name: "the family of the request is what is looked up", addrs: "127.0.0.1", family: IPv4},
+		{name: "no address", addrs: "", err: "no address"},
+		{name: "a private address is refused", addrs: "127.0.0.1", strict: true, err: ErrPrivate.Error()},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := New(Options{AllowPrivate: !tt.strict, Lookup: func(_ context.Context, network, host string) (all []netip.Addr, err error) {
+				if want := "ip" + tt.family.suffix(); network != want || host != "mirror.example.org" {
+					t.Errorf("%s of %s is looked up, want %s", network, host, want)
+				}
+				for _, a := range strings.Fields(tt.addrs) {
+					all = append(all, netip.MustParseAddr(a))
+				}
+				return all, nil
+			}})
+			t.Cleanup(c.CloseIdleConnections)
+			resp, err := c.Do(t.Context(), Request{URL: "http://mirror.example.org:" + port + "/", Family: tt.family})
+			if tt.err != "" {
+				checkError(t, err, tt.err)
+			} else if err != nil || string(resp.Body) != "mirror.example.org:"+port {
+				t.Errorf("%q, %v", resp.Body, err)
+			}
+		})
+	}
+}
+
 func TestDialToPrivateAddressIsRefused(t *testing.T) {
 	asked := false
 	url := server(t, func(http.ResponseWriter, *http.Request) { asked = true })

@@ -108,7 +108,9 @@ type Options struct {
 	// Dial and Lookup replace the system's network, for tests whose hosts are in
 	// memory and whose time is virtual. They are called as the methods
 	// DialContext of net.Dialer and LookupNetIP of net.Resolver are. A connection
-	// to an address that may not be connected to is closed unused.
+	// to an address that may not be connected to is closed unused. Lookup alone
+	// says what names mean, and connections are the system's; with both, what a
+	// name means to a connection is for Dial to say.
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
@@ -121,6 +123,8 @@ type Options struct {
 type Client struct {
 	opts  Options
 	hosts *hosts
+
+	ownLookup bool // Options.Lookup was given
 
 	// permit says which addresses may be connected to. Set by New and constant
 	// from the first request on.
@@ -145,7 +149,7 @@ func New(opts Options) *Client {
 	if opts.AllowPrivate {
 		c.permit = netip.Addr.IsValid
 	}
-	if c.opts.Lookup == nil {
+	if c.ownLookup = c.opts.Lookup != nil; !c.ownLookup {
 		c.opts.Lookup = net.DefaultResolver.LookupNetIP
 	}
 	c.hosts = newHosts(c)

@@ -185,7 +185,7 @@ func (h *host) acquire(ctx context.Context) error {
 func (c *Client) dialer(h *host, f Family) func(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := c.opts.Dial
 	if dial == nil {
-		dial = (&net.Dialer{ControlContext: c.control}).DialContext
+		dial = c.dial
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -210,6 +210,36 @@ func (c *Client) dialer(h *host, f Family) func(ctx context.Context, network, ad
 		traceOf(ctx).dialed(conn)
 		return conn, nil
 	}
+}
+
+// dial connects over the system's network. Names are resolved by Options.Lookup;
+// their addresses share the time there is, in the order in which it gives them.
+func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	d := net.Dialer{ControlContext: c.control}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || !c.ownLookup || net.ParseIP(host) != nil {
+		return d.DialContext(ctx, network, address) // which knows more ways to try several addresses
+	}
+	all, err := c.opts.Lookup(ctx, "ip"+strings.TrimPrefix(network, "tcp"), host)
+	if err != nil {
+		return nil, err
+	}
+	first := error(&net.DNSError{Err: "no address", Name: host, IsNotFound: true})
+	for i, a := range all {
+		each, cancel := ctx, context.CancelFunc(func() {})
+		if end, ok := ctx.Deadline(); ok {
+			each, cancel = context.WithTimeout(ctx, time.Until(end)/time.Duration(len(all)-i))
+		}
+		conn, err := d.DialContext(each, network, net.JoinHostPort(a.Unmap().String(), port))
+		cancel()
+		if err == nil {
+			return conn, nil
+		}
+		if i == 0 {
+			first = err
+		}
+	}
+	return nil, first
 }
 
 // dialApart connects to another address of the host than the one that the request
