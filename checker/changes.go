@@ -61,7 +61,7 @@ func (v *verdict) events(vantage string) (all []state.Event) {
 		if !had {
 			from = state.Pending
 		}
-		if !ok || from == to || to == state.Unprobed {
+		if !ok || from == to || to == state.Unprobed && !v.next.Unrouted {
 			continue
 		}
 		c := change{from, to}
@@ -120,7 +120,7 @@ func (v *verdict) cause(k state.Key, h state.Health) *state.Problem {
 		return f.Problem
 	}
 	switch h {
-	case state.Down:
+	case state.Down, state.Unprobed:
 		return v.next.Problem
 	case state.Stale:
 		return since(nil, outdated(k, v.r.allowedOutdate, v.seen[k].Evidence), v.at)

@@ -94,6 +94,11 @@ type Observation struct {
 	// Files of the closure check, wrong ones and right ones.
 	Files []FileSeen
 
+	// Unrouted: the mirror was not reached, and this host has no way to any of its
+	// addresses, as without IPv6 to one that has no other. Nothing but Families says
+	// more.
+	Unrouted bool
+
 	// Requests and Bytes are what the visit cost the mirror.
 	Requests int
 	Bytes    int64

@@ -198,6 +198,13 @@ func (e *examiner) skip(group, name, why string) { e.add(group, name, Skipped, w
 
 // look makes all checks, in the order in which people fix things.
 func (e *examiner) look() {
+	if e.o.Unrouted {
+		e.add("ways", e.m.Name, Warning, "", &state.Problem{
+			Reason: "this host has no way to any address of the mirror, so nothing was looked at",
+			Remedy: "Run it on a host that has: for a mirror with IPv6 only, on one with IPv6.",
+		})
+		return
+	}
 	if e.deaf() {
 		e.add("ways", e.m.Name, Failed, "", silence(e.o))
 		return

@@ -400,7 +400,7 @@ func (l *loop) judge(v visited) {
 	m := v.m
 	m.busy = false
 	l.sched.gone(v.o, m.status)
-	if l.horizon.see(m.Name, m.status.Failures > forgiven, silent(v.o, len(m.keys)), v.ended) != l.now.Blind {
+	if l.horizon.see(m.Name, m.status.Failures > forgiven || m.status.Unrouted, silent(v.o, len(m.keys)), v.ended) != l.now.Blind {
 		if l.now.Blind = !l.now.Blind; l.now.Blind {
 			l.c.log.Error("hardly any mirror answers: this host may have lost its network, and mirrors are not judged by that")
 		} else {

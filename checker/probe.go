@@ -178,6 +178,12 @@ func (p *Prober) Visit(ctx context.Context, m *schema.Mirror, plan Plan) *Observ
 	if k := v.first(); k != nil && v.sentinel != nil {
 		v.confirm(k, v.base(k.Key.Version), v.sentinel)
 	}
+	if v.unrouted() {
+		return &Observation{
+			Mirror: v.o.Mirror, At: v.o.At, Vantage: v.o.Vantage, Requests: v.o.Requests, Bytes: v.o.Bytes,
+			Unrouted: true, Families: v.untested,
+		}
+	}
 	v.families()
 	if v.sentinel != nil && v.sentinel.Outcome == Unreachable {
 		return v.o
@@ -203,6 +209,9 @@ type visit struct {
 	mu      sync.Mutex // guards the rest
 	o       *Observation
 	trouble map[string]int // costly failures by base URL
+
+	// untested are the families of a mirror that there is no way to.
+	untested map[Family]Answer
 
 	// own is what files of the mirror say that there is: CHECKSUM of sets of
 	// images, and when Plan.Own says so repomd.xml.

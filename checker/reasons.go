@@ -76,6 +76,12 @@ func silence(o *Observation) *state.Problem {
 	return p
 }
 
+// outOfReach is about a mirror that this host has no way to.
+var outOfReach = state.Problem{
+	Reason: "the checker has no way to any address of the mirror, which is neither judged nor taken out of lists for that",
+	Remedy: "A mirror that has IPv6 only needs a checker that has it too. An IPv4 address would let this one look.",
+}
+
 func withStatus(e *state.Evidence) string {
 	if e == nil || e.Status == 0 {
 		return ""

@@ -250,6 +250,9 @@ func (s *schedule) due(a *agenda, m subject, st *state.Status) time.Time {
 
 // wait is how long the next visit has time after the last one.
 func (s *schedule) wait(a *agenda, m subject, st *state.Status) time.Duration {
+	if st.Unrouted {
+		return s.quiet(m)
+	}
 	if st.Failures > 0 {
 		return s.backoff(a, st.Failures)
 	}
@@ -384,7 +387,7 @@ func (s *schedule) plan(a *agenda, m subject, st *state.Status, now time.Time, b
 	if now.Sub(a.ways) >= s.waysWait(st) || st.Failures == forgiven {
 		p.Families, p.Schemes, p.Time = true, true, true
 	}
-	if st.Failures > 0 || held(st) && st.Successes+1 < st.Strikes {
+	if st.Unrouted || st.Failures > 0 || held(st) && st.Successes+1 < st.Strikes {
 		s.fewKeys(&p, m, st)
 		if len(p.Keys) > 0 {
 			p.Keys[0].Confirm = true

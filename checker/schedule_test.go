@@ -42,6 +42,7 @@ type fakeMirror struct {
 	holds  map[state.Key]int // which generation, counted from the first
 	syncs  func(now time.Time) bool
 	down   func(now time.Time) bool
+	apart  bool                        // there is no way to it
 	late   map[state.Key]time.Duration // how much later than the others a key is synced
 	other  func() bool                 // whether a server answers that is a generation behind
 	synced time.Time
@@ -151,6 +152,10 @@ func (w *fleet) visit(m *fakeMirror, p Plan) *Observation {
 		o.Requests++
 		m.host.asked = append(m.host.asked, w.now)
 		return true
+	}
+	if m.apart && ask() {
+		o.Unrouted = true
+		return o
 	}
 	down := m.down(w.now)
 	if p.Schemes && ask() {
@@ -702,6 +707,27 @@ func TestPrivateMirrorsAreNotVisited(t *testing.T) {
 	w.run(24 * time.Hour)
 	if len(m.visits) > 0 {
 		t.Errorf("a private mirror is visited %d times a day", len(m.visits))
+	}
+}
+
+// Nothing hastens to a mirror that there is no way to.
+func TestMirrorsOutOfReachAreTriedNowAndThen(t *testing.T) {
+	w := newFleet(t, 40)
+	m := w.add("m.example.org", "m.example.org", 24*time.Hour)
+	m.apart = true
+	w.run(2 * time.Hour)
+	if n := len(m.visits); n < 8 || n > 10 {
+		t.Errorf("it is tried %d times in two hours, want once in %v", n, quietest)
+	}
+	if n := len(m.plans[len(m.plans)-1].Keys); n > wholeMirror {
+		t.Errorf("it is asked for %d repositories, want a few", n)
+	}
+	m.apart = false
+	w.run(quietest + 2*soon)
+	for k, h := range m.status.Health {
+		if h != state.Fresh {
+			t.Errorf("when there is a way, %s is %s", k, h)
+		}
 	}
 }
 

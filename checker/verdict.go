@@ -110,9 +110,15 @@ func judge(prev *state.Status, o *Observation, truth truths, m subject, r rules)
 		return prev, nil
 	}
 	v := newVerdict(prev, o.At, truth, m, r)
+	looked := m.public() && asked(o)
+	if looked && v.next.Unrouted != o.Unrouted {
+		v.next.Unrouted, v.changed = o.Unrouted, true
+	}
 	v.age()
-	if m.public() && asked(o) {
-		v.visit(o)
+	if looked {
+		if !o.Unrouted {
+			v.visit(o)
+		}
 		v.next.Visited = v.at
 	}
 	v.summarize()
@@ -153,7 +159,7 @@ func supersede(prev *state.Status, keys []state.Key, was truths) *state.Status {
 
 // asked tells whether the visit asked for anything at all.
 func asked(o *Observation) bool {
-	return len(o.Families)+len(o.Schemes)+len(o.Keys)+len(o.Files) > 0 || !o.Time.IsZero()
+	return o.Unrouted || len(o.Families)+len(o.Schemes)+len(o.Keys)+len(o.Files) > 0 || !o.Time.IsZero()
 }
 
 // A verdict is a status in the making. It shares its maps with the status before
@@ -215,12 +221,18 @@ func (v *verdict) age() {
 // longer promised.
 func (v *verdict) promise() {
 	first := state.Pending
-	if !v.m.public() {
-		first = state.Unprobed
+	switch {
+	case !v.m.public():
+		first, v.next.Unrouted = state.Unprobed, false
 		// Nobody can tell from here what such a mirror is like.
 		v.next.Problem, v.next.Warnings, v.next.OtherHost, v.next.ClockAhead, v.next.Apart = nil, nil, "", 0, false
 		v.next.Failures, v.next.Strikes, v.next.Successes, v.next.Struck = 0, 0, 0, time.Time{}
 		v.next.Findings, v.next.Holds, v.next.Schemes, v.next.Misses = nil, nil, nil, nil
+		v.next.IPv4, v.next.IPv6 = state.Untested, state.Untested
+	case v.next.Unrouted:
+		// Nor like this one, for now. What it was caught with, it has to get rid of.
+		first = state.Unprobed
+		v.next.Failures, v.next.Schemes, v.next.Misses = 0, nil, nil
 		v.next.IPv4, v.next.IPv6 = state.Untested, state.Untested
 	}
 	known := 0
@@ -233,8 +245,16 @@ func (v *verdict) promise() {
 			continue
 		}
 		known++
+		if v.next.Unrouted && ok && h == state.Broken {
+			continue
+		}
 		if !ok || (h == state.Unprobed) != (first == state.Unprobed) {
 			v.set(k, first)
+			if v.next.Unrouted {
+				f := v.finding(k)
+				v.keep(k, state.Finding{Strikes: f.Strikes, Struck: f.Struck, Clean: f.Clean, Never: f.Never})
+				v.unhold(k)
+			}
 		}
 	}
 	if len(v.next.Health) > known {
@@ -971,6 +991,8 @@ func (v *verdict) worst() *state.Problem {
 	switch {
 	case lied.n > 0:
 		return lied.problem()
+	case v.next.Unrouted:
+		return &outOfReach
 	case v.silence != nil:
 		return v.silence
 	case v.next.Failures > forgiven:

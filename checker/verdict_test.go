@@ -255,6 +255,8 @@ func (w *trial) play(word string) {
 		}
 		delete(o.Keys, extras)
 		o.Schemes = map[string]Answer{"http": {Evidence: evidence}}
+	} else if word == "no-way-there" {
+		o = &Observation{At: o.At, Unrouted: true, Families: map[Family]Answer{IPv6: {Untested: true}}}
 	} else if first, second, twice := strings.Cut(word, "/"); twice {
 		seen, ok := w.sees(first)
 		again, known := w.sees(second)
@@ -402,6 +404,14 @@ func TestJudge(t *testing.T) {
 		{"who forges the file in its place begins again", "newest file-forged file-gone next-right next-right next-right next-right next-forged=broken next-right next-right next-right next-right=broken next-right=fresh"},
 		{"without a file in its place nothing is shown", "newest file-forged file-gone-for-good file-gone-for-good file-gone-for-good file-gone-for-good file-gone-for-good file-right=broken"},
 		{"a liar whose file is missing is not clear", "newest file-forged file-right file-right file-right file-right file-missing=broken file-right file-right file-right file-right=broken file-right=fresh"},
+
+		// Out of reach.
+		{"a mirror that there is no way to from here is not down", "no-way-there=unprobed no-way-there=unprobed no-way-there=unprobed"},
+		{"time changes nothing of what is out of reach", "newest no-way-there=unprobed +720h=unprobed publish=unprobed"},
+		{"a mirror that is in reach again is judged at once", "newest no-way-there=unprobed second=lagging newest=fresh"},
+		{"a mirror that is in reach again, and gives no answer, is down", "no-way-there=unprobed silent=pending silent=down no-way-there=unprobed"},
+		{"a liar that is out of reach is still a liar", "newest tampered no-way-there=broken +720h=broken newest=broken newest newest newest=broken newest=fresh"},
+		{"so is who was caught with something else", "newest html no-way-there=broken newest=fresh"},
 
 		// Not there.
 		{"a 404 for what a mirror never had is no fault", "404=absent 404=absent"},
@@ -1004,5 +1014,24 @@ func TestOneRefusedRepositoryHoldsNoOtherBack(t *testing.T) {
 				t.Errorf("held back %v after %d successes, want %d", held, v.next.Successes, tt.want)
 			}
 		})
+	}
+}
+
+// Who asks why an unprobed mirror is unprobed is told.
+func TestMirrorOutOfReach(t *testing.T) {
+	w := newTrial(t)
+	w.play("newest")
+	w.now = w.now.Add(time.Minute)
+	w.play("no-way-there")
+	if st := w.status; !st.Unrouted || st.IPv6 != state.Untested || st.Problem == nil || !strings.Contains(st.Problem.Reason, "no way to any address") {
+		t.Errorf("the status is %s", asJSON(t, st))
+	}
+	if len(w.events) == 0 || w.events[0].From != state.Fresh || w.events[0].To != state.Unprobed || w.events[0].Problem == nil {
+		t.Errorf("the events are %+v", w.events)
+	}
+	w.now = w.now.Add(time.Minute)
+	w.play("newest")
+	if st := w.status; st.Unrouted || st.Problem != nil {
+		t.Errorf("the status is %s", asJSON(t, st))
 	}
 }

@@ -152,6 +152,36 @@ func (v *visit) answer(s *sight, asGood Outcome) Answer {
 	return out
 }
 
+// unrouted tells whether m was not reached, and could not be: this host has no way
+// to any address of the names that were asked.
+func (v *visit) unrouted() bool {
+	if v.first() != nil && (v.sentinel == nil || v.sentinel.Outcome != Unreachable) {
+		return false
+	}
+	a, hosts := v.address(), 0
+	families := map[Family]Answer{}
+	for _, base := range []string{a.HTTP, a.HTTPS} {
+		u, err := url.Parse(base)
+		if base == "" || err != nil {
+			continue
+		}
+		all, err := v.p.client.Addresses(v.ctx, u.Hostname())
+		if err != nil || len(all) == 0 || slices.ContainsFunc(all, v.p.client.Routed) {
+			return false
+		}
+		for _, addr := range all {
+			if addr.Is4() {
+				families[IPv4] = Answer{Untested: true}
+			} else {
+				families[IPv6] = Answer{Untested: true}
+			}
+		}
+		hosts++
+	}
+	v.untested = families
+	return hosts > 0
+}
+
 // families tries each address family that the mirror's host has addresses of.
 func (v *visit) families() {
 	base := v.over(v.address())

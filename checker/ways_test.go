@@ -159,6 +159,28 @@ func TestFamilyOfWhichThisHostHasNoneIsUntested(t *testing.T) {
 	}
 }
 
+// An address of the only kind that a name has says nothing about the mirror
+// either.
+func TestMirrorWithoutAWayToItIsNotDeaf(t *testing.T) {
+	v6 := netip.MustParseAddr("2001:470::1")
+	p := NewProber(ProbeOptions{Lookup: func(context.Context, string, string) ([]netip.Addr, error) { return []netip.Addr{v6}, nil }})
+	t.Cleanup(p.Close)
+	if p.client.Routed(v6) {
+		t.Skip("this machine has IPv6")
+	}
+	m := &schema.Mirror{Name: "mirror.example.org", Address: mirrorURLs}
+	for _, schemes := range []bool{true, false} {
+		o := p.Visit(t.Context(), m, Plan{Network: probeNetwork(t), Schemes: schemes, Families: schemes, Time: true, Keys: []KeyPlan{{Key: mirrorKey}}})
+		if _, tried := o.Families[IPv4]; !o.Unrouted || len(o.Keys) > 0 || len(o.Schemes) > 0 || tried || !o.Families[IPv6].Untested {
+			t.Errorf("schemes %v: the mirror is seen as %+v", schemes, o)
+		}
+	}
+	checks := Examine(t.Context(), p, probeNetwork(t), m, nil).Checks
+	if len(checks) != 1 || checks[0].Result != Warning || !strings.Contains(checks[0].Text, "no way to any address") {
+		t.Errorf("the checks are %+v", checks)
+	}
+}
+
 // A mirror without the sentinel's repository is a partial one: its schemes and
 // families work.
 func TestMissingSentinelIsNoBrokenWay(t *testing.T) {

@@ -221,12 +221,12 @@ func combineStatus(snaps []*Snapshot, parts []*Status, late []map[Key]Generation
 	out.IPv4 = reaches(func(st *Status) Reach { return st.IPv4 })
 	out.IPv6 = reaches(func(st *Status) Reach { return st.IPv6 })
 	combineSchemes(out, told)
-	out.Failures, out.Successes = told[0].Failures, told[0].Successes
+	out.Failures, out.Successes, out.Unrouted = told[0].Failures, told[0].Successes, told[0].Unrouted
 	for _, st := range told {
 		out.Failures, out.Successes = min(out.Failures, st.Failures), min(out.Successes, st.Successes)
 		out.Strikes, out.Struck = max(out.Strikes, st.Strikes), later(out.Struck, st.Struck)
 		out.OtherHost, out.ClockAhead = cmp.Or(out.OtherHost, st.OtherHost), cmp.Or(out.ClockAhead, st.ClockAhead)
-		out.Apart = out.Apart || st.Apart
+		out.Apart, out.Unrouted = out.Apart || st.Apart, out.Unrouted && st.Unrouted
 		out.Visited, out.Changed = later(out.Visited, st.Visited), later(out.Changed, st.Changed)
 		out.Time = later(out.Time, st.Time)
 		out.Override = combineOverride(out.Override, st.Override)

@@ -199,7 +199,7 @@ func TestCombineTheRest(t *testing.T) {
 		Health: map[Key]Health{baseos: Fresh},
 		IPv4:   Unreached, IPv6: Reached, Failures: 0, Strikes: 3, Successes: 2, Struck: at(3),
 		Schemes: map[string]*Scheme{"https": {Works: Reached, TLSExpires: at(8), TLSBegins: at(2)}, "rsync": {Works: Unreached, Problem: slow}},
-		Visited: at(6), Changed: at(6), Time: at(2), Problem: page, Warnings: []string{"w", "b"}, Apart: true, ClockAhead: time.Hour,
+		Visited: at(6), Changed: at(6), Time: at(2), Problem: page, Warnings: []string{"w", "b"}, Apart: true, Unrouted: true, ClockAhead: time.Hour,
 		Override: &Override{Weight: 7, Withdrawn: []Key{appstream, baseos}},
 	}
 	want := &Status{

@@ -29,7 +29,7 @@ const (
 	Broken                 // unparsable, a proven lie, or an older generation after a newer one
 	Absent                 // never had it: a partial mirror
 	Down                   // unreachable
-	Unprobed               // private, out of the checker's reach
+	Unprobed               // private, or without an address that the checker has a way to: out of its reach
 )
 
 var healthNames = [...]string{"unknown", "pending", "fresh", "ahead", "lagging", "stale", "broken", "absent", "down", "unprobed"}
@@ -179,6 +179,11 @@ type Status struct {
 
 	// Apart: what one scheme or family served differs from what another did.
 	Apart bool `json:"apart,omitempty"`
+
+	// Unrouted: the checker has no way to any address of the mirror, as without IPv6
+	// to one that has no other. What was Broken before still is; the rest is
+	// Unprobed.
+	Unrouted bool `json:"unrouted,omitempty"`
 
 	// Visited is when the mirror was last asked anything, and Changed when a
 	// verdict on it last changed by what was seen there.

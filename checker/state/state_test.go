@@ -110,7 +110,7 @@ func everything() *Snapshot {
 			"http":  {Works: Reached},
 			"https": {Works: Unreached, TLSBegins: at(1), TLSExpires: at(2), Problem: &Problem{Reason: "the certificate has ended"}},
 		},
-		Failures: 1, Strikes: 2, Successes: 3, Struck: at(4), Misses: map[string]int{"ipv6": 1}, OtherHost: "other.example.org", ClockAhead: time.Hour, Apart: true,
+		Failures: 1, Strikes: 2, Successes: 3, Struck: at(4), Misses: map[string]int{"ipv6": 1}, OtherHost: "other.example.org", ClockAhead: time.Hour, Apart: true, Unrouted: true,
 		Visited: at(9), Changed: at(10), Time: at(11), Problem: problem, Warnings: []string{"IPv6 does not answer"},
 		Override: &Override{
 			Disabled: true, Draining: true, Weight: 100, Reason: "moves", Until: at(23), Withdrawn: []Key{key("9.8", "baseos", "x86_64")},
