@@ -300,6 +300,11 @@ func TestPersonUsesThePages(t *testing.T) {
 	v.until("nearer", `document.querySelectorAll("svg.world circle").length > 0 && location.search.includes("zoom")`)
 	v.fine("the map")
 
+	// Countries are shaded: their shapes come out of a file of their own.
+	v.open("/statistics")
+	v.until("the shape of a country", `document.querySelector('svg.world use[href$="#US"]').getBoundingClientRect().width > 100`)
+	v.fine("statistics")
+
 	// By the keyboard alone: the first stop leads to the content.
 	v.open("/status")
 	v.do(chromedp.KeyEvent("\t"), chromedp.KeyEvent("\r"))
@@ -319,6 +324,11 @@ func TestPagesWithoutAScript(t *testing.T) {
 	v.do(chromedp.Click(`//thead//a[text()="City"]`, chromedp.BySearch), chromedp.WaitVisible(`th[aria-sort=ascending]`, chromedp.ByQuery), chromedp.Location(&at))
 	if u, err := url.Parse(at); err != nil || u.Query().Get("q") != "mirror11" || u.Query().Get("sort") != "city" {
 		t.Errorf("the sorted table is at %s", at)
+	}
+	v.open("/map")
+	v.do(chromedp.Click(`//nav[@aria-label="Parts of the map"]//a[text()="Larger"]`, chromedp.BySearch), chromedp.WaitVisible(`//a[text()="Whole world"]`, chromedp.BySearch), chromedp.Location(&at))
+	if u, err := url.Parse(at); err != nil || u.Path != "/map" || u.Query().Get("zoom") != "2" {
+		t.Errorf("the larger map is at %s", at)
 	}
 	v.fine("without a script")
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -296,4 +297,34 @@ func TestEveryPageIsValidAndSmall(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestCountriesAreShadedByThirds(t *testing.T) {
+	r := &stats.Result{}
+	for code, n := range map[string]uint64{"US": 9000, "DE": 3000, "FR": 2990, "SG": 1000, "BR": 330, "JP": 10, stats.Other: 50_000, stats.Unknown: 10} {
+		r.Rows = append(r.Rows, stats.Row{Labels: []string{code}, Value: stats.Value{Count: n}})
+	}
+	shades, key := heats(r)
+	got := map[string]string{}
+	for i, s := range shades {
+		name, _, _ := strings.Cut(s.Title, ":")
+		got[name] = s.Class
+		if disc := s.Code == ""; disc != (name == "Singapore") || disc && i != len(shades)-1 {
+			t.Errorf("%s is drawn as %+v, number %d", name, s, i)
+		}
+	}
+	want := map[string]string{"United States": "heat4", "Germany": "heat4", "France": "heat3", "Singapore": "heat3", "Brazil": "heat1", "Japan": "heat0"}
+	if !maps.Equal(got, want) {
+		t.Errorf("shades are %v, want %v", got, want)
+	}
+	words := ""
+	for _, k := range key {
+		words += k.Words + ", "
+	}
+	if words != "fewer, 120 or more, 340 or more, 1\u202f000 or more, 3\u202f000 or more, " {
+		t.Errorf("they stand for %s", words)
+	}
+	if shades, key := heats(&stats.Result{}); shades != nil || key != nil {
+		t.Error("nothing is shaded")
+	}
 }
