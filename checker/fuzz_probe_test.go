@@ -33,7 +33,7 @@ func FuzzAnswer(f *testing.F) {
 	m := &schema.Mirror{Name: "mirror.example.org", Address: schema.Address{HTTP: mirrorURLs.HTTP}}
 	plan := Plan{
 		Network: n, Schemes: true, Time: true, Budget: 40,
-		Keys:    []KeyPlan{{Key: mirrorKey, Newest: sha256.Sum256(good), Files: []repodata.Data{{Location: "repodata/primary.xml.gz", Size: 10}}}},
+		Keys:    []KeyPlan{{Key: mirrorKey, Newest: sha256.Sum256(good), Confirm: true, Files: []repodata.Data{{Location: "repodata/primary.xml.gz", Size: 10}}}},
 		ISOs:    []KeyPlan{{Key: ISOKeys(n)[0]}},
 		Closure: []FilePlan{{Key: mirrorKey, Path: "a.rpm", Size: 10, Checksum: repodata.Checksum{Type: "sha256", Value: strings.Repeat("0", 64)}}, {Key: mirrorKey, Path: "b.rpm", Size: wholeFile + 1, Part: []byte("x")}},
 	}
