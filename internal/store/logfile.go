@@ -51,12 +51,12 @@ func (d *dir) log(_ context.Context, l ref) ([]string, error) {
 	return lines(text), nil
 }
 
-// lines returns the lines of a log without their ends. What follows the last end
-// is a line whose writer was killed.
+// lines returns the lines of a log without their ends. One whose writer was killed
+// may be a part of an entry, with or without an end.
 func lines(text []byte) []string {
 	var all []string
 	for line := range bytes.Lines(text) {
-		if line, ok := bytes.CutSuffix(line, []byte("\n")); ok {
+		if line = bytes.TrimSuffix(line, []byte("\n")); len(line) > 0 {
 			all = append(all, string(line))
 		}
 	}
@@ -99,7 +99,10 @@ func (w *dirWriter) flush(rec *Record, token int64) error {
 	return nil
 }
 
-// append adds whole lines to a log, all or none.
+// append adds whole lines to a log. What an earlier writer has left half written is
+// given an end, and not cut off: that writer may be alive, and what looks like half
+// a line be one that is just being written, or be followed by others by the time
+// that it would be cut.
 func (w *dirWriter) append(l ref, text []byte, token int64) (err error) {
 	path := w.d.logFile(l)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -110,12 +113,22 @@ func (w *dirWriter) append(l ref, text []byte, token int64) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	size, err := cutTorn(f)
+	fi, err := f.Stat()
 	if err != nil {
 		return err
 	}
+	size := fi.Size()
+	last := []byte{'\n'}
+	if size > 0 {
+		if _, err := f.ReadAt(last, size-1); err != nil {
+			return err
+		}
+	}
+	if last[0] != '\n' {
+		text = append([]byte{'\n'}, text...)
+	}
 	if _, err := f.Write(text); err != nil {
-		return errors.Join(err, f.Truncate(size))
+		return err
 	}
 	size += int64(len(text))
 	head := make([]byte, 64)
@@ -126,36 +139,6 @@ func (w *dirWriter) append(l ref, text []byte, token int64) (err error) {
 		_ = w.compact(path, token)
 	}
 	return nil
-}
-
-// cutTorn cuts off a last line that has no end, and returns the size that is
-// left.
-func cutTorn(f *os.File) (int64, error) {
-	fi, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	size := fi.Size()
-	tail := make([]byte, 4096)
-	for end := size; end > 0; {
-		begin := max(0, end-int64(len(tail)))
-		part := tail[:end-begin]
-		if _, err := f.ReadAt(part, begin); err != nil {
-			return 0, err
-		}
-		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
-			end = begin + int64(i) + 1
-			if end == size {
-				return size, nil
-			}
-			return end, f.Truncate(end)
-		}
-		end = begin
-	}
-	if size > 0 {
-		return 0, f.Truncate(0)
-	}
-	return 0, nil
 }
 
 // prune removes the logs of a kind that nobody has written to for as long as
