@@ -57,7 +57,7 @@ func (c *Checker) Serve(ctx context.Context, ln net.Listener, o ListenOptions) e
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("checker: %w", err)
+			return err
 		}
 		return nil
 	})

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/url"
@@ -227,7 +226,7 @@ func (c *Checker) newLoop(ctx context.Context, files *watch, snap *state.Snapsho
 		Version: c.opts.Version, ContactURL: s.ContactURL, Vantage: s.Vantage, RootCAs: c.originCAs, Log: c.log,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("checker: %w", err)
+		return nil, err
 	}
 	for _, tree := range l.origin.Unasked() {
 		c.log.Warn("no tier0 is named for a tree: nothing is known of its repositories", "tree", tree)
@@ -993,7 +992,7 @@ func (l *loop) finish(ctx context.Context) error {
 	l.show()
 	if err != nil {
 		l.c.log.Error("the last findings are not stored", "err", err)
-		return fmt.Errorf("checker: %w", err)
+		return err
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ type Standing struct {
 // used.
 func New(opts Options) (*Checker, error) {
 	if err := opts.Settings.Check(); err != nil {
-		return nil, fmt.Errorf("checker: %w", err)
+		return nil, err
 	}
 	c := &Checker{
 		opts: opts, log: opts.Log, store: opts.Store,
@@ -132,24 +132,24 @@ func New(opts Options) (*Checker, error) {
 	}
 	var err error
 	if c.originCAs, err = ReadCAs(opts.Settings.OriginCAFile); err != nil {
-		return nil, fmt.Errorf("checker: origin_ca_file: %w", err)
+		return nil, fmt.Errorf("origin_ca_file: %w", err)
 	}
 	if c.opts.Probe.RootCAs == nil {
 		if c.opts.Probe.RootCAs, err = ReadCAs(opts.Settings.MirrorsCAFile); err != nil {
-			return nil, fmt.Errorf("checker: mirrors_ca_file: %w", err)
+			return nil, fmt.Errorf("mirrors_ca_file: %w", err)
 		}
 	}
 	tree, err := schema.ReadTree(opts.Settings.Network, "", nil)
 	if tree == nil {
-		return nil, fmt.Errorf("checker: %w", err)
+		return nil, err
 	}
 	if err := c.checkNetwork(tree.Network); err != nil {
-		return nil, fmt.Errorf("checker: %w", err)
+		return nil, err
 	}
 	if c.store == nil {
 		w, err := state.OpenWriter(opts.Settings.State, state.Options{Vantage: opts.Settings.Vantage})
 		if err != nil {
-			return nil, fmt.Errorf("checker: %w", err)
+			return nil, err
 		}
 		c.store, c.close = w, w.Close
 	}
@@ -290,7 +290,7 @@ func (c *Checker) acquire(ctx context.Context, once bool) (lease time.Duration, 
 			return lease, nil
 		}
 		if once {
-			return 0, fmt.Errorf("checker: %w", err)
+			return 0, beside(err)
 		}
 		is := c.asleep()
 		if is.StoreErr = err; errors.Is(err, ErrNotHolder) {
@@ -314,6 +314,29 @@ func (c *Checker) acquire(ctx context.Context, once bool) (lease time.Duration, 
 		}
 	}
 }
+
+// beside says to a person why a state could not be taken.
+func beside(err error) error {
+	if !errors.Is(err, ErrNotHolder) {
+		return err
+	}
+	by := ""
+	if held, ok := errors.AsType[*state.HeldError](err); ok {
+		by = " (" + held.By + ")"
+	}
+	return &busyError{by}
+}
+
+// A busyError is ErrNotHolder for people.
+type busyError struct {
+	by string // " (…)", or ""
+}
+
+func (e *busyError) Error() string {
+	return "another checker writes here" + e.by + ": stop it, or look at what it knows with checker origin"
+}
+
+func (e *busyError) Unwrap() error { return ErrNotHolder }
 
 func (c *Checker) tryAcquire(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)

@@ -68,7 +68,7 @@ func (w *watch) first(ctx context.Context) error {
 		before, lock := schema.List(w.paths()), schema.GitLock(w.paths())
 		tree, err := schema.ReadTree(w.c.opts.Settings.Network, "", w.tree)
 		if tree == nil {
-			return fmt.Errorf("checker: %w", err)
+			return err
 		}
 		known := w.tree != nil
 		w.tree = tree

@@ -15,6 +15,9 @@ import (
 // that may write, or that has not loaded what another has written since.
 var ErrNotHolder = store.ErrNotHolder
 
+// HeldError is ErrNotHolder with who is the writer.
+type HeldError = store.HeldError
+
 // Options are what else a state is opened with. The zero value works.
 type Options struct {
 	// Vantage is the place that a writer looks from: letters, digits, "-" and "_".

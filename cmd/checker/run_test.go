@@ -81,6 +81,33 @@ func TestOnceWithoutAnOrigin(t *testing.T) {
 	}
 }
 
+func TestOnceBesideAnotherChecker(t *testing.T) {
+	dir := checkerWorld(t)
+	w, err := state.OpenWriter("dir:"+filepath.Join(dir, "state"), state.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	if _, err := w.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err = run(t.Context(), daemon.Env{Args: []string{"once", "-config", filepath.Join(dir, "checker.yml")}, Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer)})
+	want := fmt.Sprintf("another checker writes here (process %d): stop it, or look at what it knows with checker origin", os.Getpid())
+	if err == nil || err.Error() != want {
+		t.Errorf("beside another checker once ends with\n%v\nwant\n%s", err, want)
+	}
+}
+
+// What an error is about is said once: the command puts its name before it.
+func TestErrorsOfTheCheckerHaveNoPrefix(t *testing.T) {
+	dir := checkerWorld(t)
+	writeFiles(t, dir, map[string]string{"network.yml": "versions: ["})
+	err := run(t.Context(), daemon.Env{Args: []string{"run", "-config", filepath.Join(dir, "checker.yml")}, Stdout: new(bytes.Buffer), Stderr: new(bytes.Buffer)})
+	if err == nil || strings.HasPrefix(err.Error(), "checker: ") {
+		t.Errorf("a network that cannot be read: %v", err)
+	}
+}
+
 func readState(t *testing.T, dir string) *state.Snapshot {
 	t.Helper()
 	r, err := state.OpenReader("dir:"+filepath.Join(dir, "state"), state.Options{})

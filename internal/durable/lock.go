@@ -76,13 +76,29 @@ func sign(f *os.File) error {
 	return err
 }
 
+// Holder returns the number of the process that took the lock of path last, 0 if
+// that is not known.
+func Holder(path string) (pid int) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	return signed(f)
+}
+
 // holder says who holds the lock, as the tail of an error message; "" when the
 // holder has not signed yet.
 func holder(f *os.File) string {
-	b, _ := io.ReadAll(io.NewSectionReader(f, 0, 32))
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return ""
+	if pid := signed(f); pid != 0 {
+		return fmt.Sprintf(" (process %d)", pid)
 	}
-	return fmt.Sprintf(" (process %d)", pid)
+	return ""
+}
+
+// signed returns the number that sign has written, 0 if there is none yet.
+func signed(f *os.File) int {
+	b, _ := io.ReadAll(io.NewSectionReader(f, 0, 32))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
 }

@@ -316,6 +316,9 @@ func (w *dirWriter) free(token int64) error {
 		w.other, w.otherTouch, w.otherSince = token, fi.ModTime(), now
 	}
 	if now.Sub(w.otherSince) < w.ttl {
+		if pid := durable.Holder(path); pid != 0 {
+			return &HeldError{fmt.Sprintf("process %d", pid)}
+		}
 		return fmt.Errorf("%w: %w", ErrNotHolder, err)
 	}
 	return nil

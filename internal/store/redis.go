@@ -284,7 +284,7 @@ func (w *redisWriter) acquire(ctx context.Context, _ int64) (int64, error) {
 		return 0, w.s.fail(err)
 	}
 	if len(reply) == 2 {
-		return 0, fmt.Errorf("store: lease of %s: %w: %s", w.ref, ErrNotHolder, reply[1])
+		return 0, fmt.Errorf("store: lease of %s: %w", w.ref, &HeldError{reply[1]})
 	}
 	token, err := strconv.ParseInt(strings.Join(reply, " "), 10, 64)
 	if err != nil {

@@ -25,6 +25,15 @@ var ErrNotFound = errors.New("store: nothing is there")
 // that may write, or that has not read what another has written since.
 var ErrNotHolder = errors.New("store: somebody else is the writer")
 
+// A HeldError is [ErrNotHolder] with who is the writer.
+type HeldError struct {
+	By string // like "process 12 of host": for people
+}
+
+func (e *HeldError) Error() string { return ErrNotHolder.Error() + ": " + e.By }
+
+func (e *HeldError) Unwrap() error { return ErrNotHolder }
+
 // ErrOlder is returned by Read when what is stored is of an earlier writer, and
 // taken earlier, than what the reader has: a backup that was restored, or a
 // server that lost what it had not replicated.
