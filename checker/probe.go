@@ -48,6 +48,10 @@ type Plan struct {
 	// and [MetadataPlan].
 	Closure []FilePlan
 
+	// sampled: some of Closure are there by chance, and not because of what was
+	// wrong before.
+	sampled bool
+
 	// Own is for who looks at a mirror without knowing what the files of its
 	// generations are: of each of Keys, the files that the mirror's own repomd.xml
 	// names are asked for their size. Of Sample of the repositories, chosen at

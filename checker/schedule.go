@@ -644,10 +644,13 @@ func (s *schedule) closure(p *Plan, a *agenda, m subject, st *state.Status, now 
 		if h := st.Health[k]; !ok || k.Repo == isos || h != state.Fresh && h != state.Lagging {
 			continue
 		}
-		if files := s.stock.metadata(k, id); !chosen && len(files) > 0 {
+		files := s.stock.metadata(k, id)
+		p.sampled = p.sampled || len(files) > 0
+		if !chosen && len(files) > 0 {
 			p.Closure = append(p.Closure, MetadataPlan(k, &files[rnd.IntN(len(files))]))
 		}
 		if plan := s.stock.sample(k, id, rnd, !chosen); plan != nil {
+			p.sampled = true
 			p.Closure = append(p.Closure, *plan)
 			return
 		}
@@ -746,7 +749,7 @@ func (s *schedule) made(a *agenda, m subject, p Plan, o *Observation, prev, next
 	if len(o.Schemes) > 0 {
 		a.ways = o.At
 	}
-	if len(o.Files) > 0 {
+	if p.sampled && len(o.Files) > 0 {
 		a.files = o.At
 	}
 	if next.Failures > 0 {

@@ -788,6 +788,32 @@ func (hashNamed) images(state.Key) (state.Hash256, []repodata.Data, bool) {
 	return state.Hash256{}, nil, false
 }
 
+// A file that has to become right does not stand for those that are looked at by
+// chance.
+func TestAFileThatWasWrongIsNoSample(t *testing.T) {
+	k, other := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}, state.Key{Version: "9.8", Repo: "crb", Arch: "x86_64"}
+	truth := &state.Truth{Generations: make([]state.Generation, 1)}
+	st := &state.Status{Health: map[state.Key]state.Health{k: state.Broken, other: state.Fresh}}
+	s := &schedule{interval: quietest, truth: func(state.Key) *state.Truth { return truth }, stock: hashNamed{}}
+	now := time.Unix(1_800_000_000, 0)
+	m, a := subject{&schema.Mirror{Name: "m.example.org"}, newPromises([]state.Key{k, other})}, &agenda{asked: make([]int64, 2)}
+	visit := func(p Plan) {
+		s.made(a, m, p, &Observation{At: now, Files: []FileSeen{{Key: k, Path: "a.rpm", Outcome: Missing}}}, st, st, now)
+	}
+	visit(Plan{Closure: []FilePlan{{Key: k, Path: "a.rpm"}}})
+	if !a.files.IsZero() {
+		t.Error("the sample is put off by a file that was wrong before")
+	}
+	var p Plan
+	s.closure(&p, a, m, st, now, 500, rand.New(rand.NewPCG(1, 2)))
+	if len(p.Closure) == 0 {
+		t.Fatal("nothing is sampled")
+	}
+	if visit(p); !a.files.Equal(now) {
+		t.Errorf("a sample is remembered as of %v", a.files)
+	}
+}
+
 // Who was caught with one file is looked at everywhere, within a few visits.
 func TestALiarIsLookedAtEverywhere(t *testing.T) {
 	liar := state.Key{Version: "9.8", Repo: "baseos", Arch: "x86_64"}
