@@ -128,8 +128,10 @@ func TestSampleIsRefused(t *testing.T) {
 		err            string
 	}{
 		{name: "another list than repomd.xml names", list: gzipped(t, primaryList(listed("b.rpm", 1))), data: primaryData("p.xml.gz", packed), err: "repomd.xml says"},
-		{name: "a list that is cut off", list: packed[:len(packed)-12], data: primaryData("p.xml.gz", packed), err: "unexpected EOF"},
-		{name: "a list with something behind it", list: append(slices.Clone(packed), 'x'), data: primaryData("p.xml.gz", packed), err: "EOF"},
+		{name: "a list that is cut off", list: packed[:len(packed)-12], data: primaryData("p.xml.gz", packed), err: "repomd.xml says"},
+		{name: "a list with something behind it", list: append(slices.Clone(packed), 'x'), data: primaryData("p.xml.gz", packed), err: "repomd.xml says"},
+		{name: "what is no gzip, and not what repomd.xml names", list: []byte("<html>"), data: primaryData("p.xml.gz", packed), err: "repomd.xml says"},
+		{name: "what is no gzip, and what repomd.xml names", list: []byte("<html><html>"), data: primaryData("p.xml.gz", []byte("<html><html>")), err: "gzip"},
 		{name: "no XML", list: gzipped(t, []byte("<html><p>")), data: primaryData("p.xml.gz", gzipped(t, []byte("<html><p>"))), err: "unexpected EOF"},
 		{name: "a way to compress that is not known", list: packed, data: primaryData("p.xml.bz2", packed), err: "gz or zst"},
 		{name: "a checksum that proves nothing", list: packed, data: &repodata.Data{Location: "p.xml.gz", Checksum: repodata.Checksum{Type: "md5", Value: "00"}}, err: "proves nothing"},
@@ -142,9 +144,15 @@ func TestSampleIsRefused(t *testing.T) {
 		})
 	}
 	t.Run("one text without end", func(t *testing.T) {
-		endless := io.MultiReader(strings.NewReader("<metadata><package><name>"), &repeated{text: strings.Repeat("x", 4096), n: maxToken/4096 + 100})
-		d := &repodata.Data{Location: "p.xml", Size: -1, Checksum: repodata.Checksum{Type: "sha256", Value: "00"}}
-		if _, err := SamplePackages(endless, mirrorKey, d, 1, rand.New(rand.NewPCG(1, 2))); err == nil || !strings.Contains(err.Error(), "a text or tag of more than") {
+		endless := func() io.Reader {
+			return io.MultiReader(strings.NewReader("<metadata><package><name>"), &repeated{text: strings.Repeat("x", 4096), n: maxToken/4096 + 100})
+		}
+		sum := sha256.New() // it is what was meant, or that would be said instead
+		if _, err := io.Copy(sum, endless()); err != nil {
+			t.Fatal(err)
+		}
+		d := &repodata.Data{Location: "p.xml", Size: -1, Checksum: repodata.Checksum{Type: "sha256", Value: hex.EncodeToString(sum.Sum(nil))}}
+		if _, err := SamplePackages(endless(), mirrorKey, d, 1, rand.New(rand.NewPCG(1, 2))); err == nil || !strings.Contains(err.Error(), "a text or tag of more than") {
 			t.Errorf("error %v", err)
 		}
 	})

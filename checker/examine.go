@@ -345,7 +345,7 @@ func (e *examiner) repository(k state.Key) {
 		e.skip(group, name, "it was not asked for: too much has gone wrong before, or taken too long")
 	case seen.Outcome == Missing:
 		p := &state.Problem{
-			Reason:   fmt.Sprintf("%s: there is no repository%s", k, withStatus(seen.Evidence)),
+			Reason:   fmt.Sprintf("%s: the mirror does not have it%s", k, byStatus(seen.Evidence)),
 			Remedy:   "Sync it too; if the mirror is not to have it, write so below carries: in its file.",
 			Evidence: seen.Evidence,
 		}
@@ -414,7 +414,7 @@ func (e *examiner) images() {
 			e.skip(group, k.String(), "there are none, and whether tier0 has them is not known here")
 		case seen.Outcome == Missing:
 			e.add(group, k.String(), Failed, "", &state.Problem{
-				Reason:   fmt.Sprintf("%s: there is no %s%s", k, checksumFile, withStatus(seen.Evidence)),
+				Reason:   fmt.Sprintf("%s: the mirror has no %s there%s", k, checksumFile, byStatus(seen.Evidence)),
 				Remedy:   "Sync the images too; if the mirror is not to have any, write isos: false below carries: in its file.",
 				Evidence: seen.Evidence,
 			})

@@ -89,6 +89,14 @@ func withStatus(e *state.Evidence) string {
 	return fmt.Sprintf(" with status %d", e.Status)
 }
 
+// byStatus is withStatus for what is not there.
+func byStatus(e *state.Evidence) string {
+	if e == nil || e.Status == 0 {
+		return ""
+	}
+	return fmt.Sprintf(": status %d", e.Status)
+}
+
 // refusal is about one document that was not to be had, of a mirror that answers
 // for others.
 func refusal(k state.Key, what string, out Outcome, e *state.Evidence) *state.Problem {
@@ -107,7 +115,7 @@ func refusal(k state.Key, what string, out Outcome, e *state.Evidence) *state.Pr
 // gone is about a repository that was there.
 func gone(k state.Key, e *state.Evidence) *state.Problem {
 	return &state.Problem{
-		Reason:   fmt.Sprintf("%s: the repository was there and is gone%s", k, withStatus(e)),
+		Reason:   fmt.Sprintf("%s: the repository was there and is gone%s", k, byStatus(e)),
 		Remedy:   "See whether the last sync was cut short. If the mirror is not to have it, write so below carries: in its file.",
 		Evidence: e,
 	}

@@ -179,11 +179,21 @@ func probeTruth(ctx context.Context, env daemon.Env, n *schema.Network, tier0s c
 		}
 	}
 	truth, err := checker.ReadTruth(ctx, n, tier0s, keys, opts)
-	if err == nil || ctx.Err() != nil {
-		return truth, ctx.Err()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	if len(truth) == 0 {
-		return nil, err
+	known := false
+	for _, t := range truth {
+		known = known || t.Newest() != nil
+	}
+	switch {
+	case len(keys) > 0 && !known && err != nil:
+		first, _, _ := strings.Cut(err.Error(), "\n") // they are all alike
+		return nil, fmt.Errorf("nothing is known of tier0: %s; correct -origin, or origin in the settings", first)
+	case len(keys) > 0 && !known:
+		return nil, fmt.Errorf("tier0 has nothing of what these mirrors should have: correct -origin, or origin in the settings")
+	case err == nil:
+		return truth, nil
 	}
 	fmt.Fprintf(env.Stderr, "some of what tier0 has is not known:\n%v\n", err)
 	return truth, nil
@@ -297,16 +307,26 @@ func printGroup(b *strings.Builder, checks []checker.Check) {
 	sum := slices.Contains(summed, group)
 	fine := 0
 	skipped := map[string]int{}
-	var reasons []string // of skipped, in order
-	told := 0
-	var untold []string
+	var reasons []string      // of skipped, in order
+	var told, untold []string // names
+	wrong := 0
+	for _, c := range checks {
+		if c.Problem != nil {
+			wrong++
+		}
+	}
 	for _, c := range checks {
 		switch {
-		case c.Problem != nil && told < mostTold:
-			told++
-			printProblem(b, c)
 		case c.Problem != nil:
-			untold = append(untold, c.Name)
+			if len(told) < mostTold {
+				told = append(told, c.Name)
+				printProblem(b, c)
+			} else {
+				untold = append(untold, c.Name)
+			}
+			if len(told)+len(untold) == wrong && len(untold) > 0 {
+				fmt.Fprintf(b, "           and so on: %s\n", andSoOn(told, untold))
+			}
 		case !sum:
 			fmt.Fprintf(b, "  %-8s %s: %s\n", c.Result, c.Name, c.Text)
 		case c.Result == checker.Skipped:
@@ -318,15 +338,30 @@ func printGroup(b *strings.Builder, checks []checker.Check) {
 			fine++
 		}
 	}
-	if len(untold) > 0 {
-		fmt.Fprintf(b, "           and so on: %s\n", strings.Join(untold, " "))
-	}
 	if fine > 0 {
 		fmt.Fprintf(b, "  %-8s %s: %d of %d\n", checker.Passed, group, fine, len(checks))
 	}
 	for _, why := range reasons {
 		fmt.Fprintf(b, "  %-8s %s: %d of %d: %s\n", checker.Skipped, group, skipped[why], len(checks), why)
 	}
+}
+
+// andSoOn names what is not told, each once, and counts what has a name that was
+// told.
+func andSoOn(told, untold []string) string {
+	var names []string
+	again := 0
+	for _, name := range untold {
+		if slices.Contains(told, name) || slices.Contains(names, name) {
+			again++
+		} else {
+			names = append(names, name)
+		}
+	}
+	if again > 0 {
+		names = append(names, fmt.Sprintf("and %d more of these", again))
+	}
+	return strings.Join(names, " ")
 }
 
 // printProblem writes what is wrong, what to do, the answer that shows it, and a

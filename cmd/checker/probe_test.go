@@ -128,7 +128,7 @@ func TestProbe(t *testing.T) {
 		{
 			name: "a repository is missing", tier0: true, status: 1,
 			files: edited(func(f map[string]string) { delete(f, app+"repodata/repomd.xml") }),
-			want: []string{"failed   9.8/appstream/x86_64: there is no repository with status 404", "status 404; from 127.0.0.1:", "$ curl -q -g -sS -i --max-time 30 -H 'Cache-Control: no-cache' http://127.0.0.1:",
+			want: []string{"failed   9.8/appstream/x86_64: the mirror does not have it: status 404", "status 404; from 127.0.0.1:", "$ curl -q -g -sS -i --max-time 30 -H 'Cache-Control: no-cache' http://127.0.0.1:",
 				"Sync it too; if the mirror is not to have it, write so below carries: in its file.", "ok       repositories: 1 of 2"},
 		},
 		{
@@ -139,7 +139,7 @@ func TestProbe(t *testing.T) {
 		{
 			name: "a repository is missing, perhaps everywhere", status: 0,
 			files: edited(func(f map[string]string) { delete(f, app+"repodata/repomd.xml") }),
-			want:  []string{"warning  9.8/appstream/x86_64: there is no repository with status 404", "Whether tier0 has it is not known here."},
+			want:  []string{"warning  9.8/appstream/x86_64: the mirror does not have it: status 404", "Whether tier0 has it is not known here."},
 		},
 		{
 			name: "primary is missing", tier0: true, status: 1,
@@ -150,6 +150,14 @@ func TestProbe(t *testing.T) {
 			name: "primary is short", status: 1,
 			files: edited(func(f map[string]string) { f[base+"repodata/primary.xml.gz"] += "x" }),
 			want:  []string{"failed   9.8/baseos/x86_64: repodata/primary.xml.gz is not as published: it is ", "bytes long"},
+		},
+		{
+			name: "primary has other bytes, and is no gzip any more", tier0: true, status: 1,
+			files: edited(func(f map[string]string) {
+				p := f[base+"repodata/primary.xml.gz"]
+				f[base+"repodata/primary.xml.gz"] = p[:len(p)-8] + "XXXX" + p[len(p)-4:] // the checksum of gzip itself
+			}),
+			want: []string{"failed   9.8/baseos/x86_64: repodata/primary.xml.gz is not as published: its sha256 is "},
 		},
 		{
 			name: "a package has other bytes", status: 1,
@@ -319,11 +327,46 @@ func TestProbeIsInterrupted(t *testing.T) {
 	}
 }
 
+// One line with what to do, and not one for each repository.
+func TestProbeWithAWrongOrigin(t *testing.T) {
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{
+		"network.yml":   probeNetwork,
+		"empty/TIME":    "1767225600\n",
+		"127.0.0.1.yml": "name: 127.0.0.1\naddress: {http: \"http://127.0.0.1:9/\"}\nemail: admin@example.org\ngeolocation: {country: AT}\n",
+	})
+	for _, tier0 := range []string{"nowhere", "empty"} {
+		var out bytes.Buffer
+		err := run(t.Context(), daemon.Env{
+			Args:   []string{"probe", "-network", filepath.Join(dir, "network.yml"), "-allow-private-addresses", "-origin", filepath.Join(dir, tier0), filepath.Join(dir, "127.0.0.1.yml")},
+			Stdout: &out, Stderr: &out,
+		})
+		if err == nil || out.Len() > 0 || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "correct -origin") {
+			t.Errorf("%s: %v, and printed %q", tier0, err, out.String())
+		}
+	}
+}
+
+// What is not told in full is named before the next line, each once.
+func TestTroublesThatAreNotToldInFull(t *testing.T) {
+	var checks []checker.Check
+	for _, name := range []string{"a", "a", "b", "a", "c", "c", "d"} {
+		checks = append(checks, checker.Check{Group: "files", Name: name, Result: checker.Failed, Text: "wrong", Problem: &state.Problem{}})
+	}
+	checks = append(checks, checker.Check{Group: "files", Name: "some at random", Result: checker.Passed, Text: "fine"})
+	var b strings.Builder
+	printGroup(&b, checks)
+	want := "  failed   a: wrong\n  failed   a: wrong\n  failed   b: wrong\n           and so on: c d and 2 more of these\n  ok       some at random: fine\n"
+	if b.String() != want {
+		t.Errorf("printed\n%swant\n%s", &b, want)
+	}
+}
+
 // The report as a whole, as people see it.
 func TestReportOfAProbe(t *testing.T) {
 	at := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	missing := func(k string) checker.Check {
-		return checker.Check{Group: "repositories", Name: k, Result: checker.Failed, Text: k + ": there is no repository with status 404", Problem: &state.Problem{
+		return checker.Check{Group: "repositories", Name: k, Result: checker.Failed, Text: k + ": the mirror does not have it: status 404", Problem: &state.Problem{
 			Remedy: "Sync it too.", Evidence: &state.Evidence{At: at, Method: "GET", URL: "http://mirror.example.org/" + k, Status: 404, Remote: "198.51.101.1:80"},
 		}}
 	}
