@@ -73,7 +73,8 @@ type loop struct {
 	order    []*member        // by name
 	hosts    map[string]*host // by each name that mirrors are reached under
 	truth    map[state.Key]*state.Truth
-	known    bool // the origin was asked at least once
+	subjects map[state.Key]bool // of which there is truth
+	known    bool               // the origin was asked at least once
 	began    time.Time
 	horizon  horizon
 	underWay int
@@ -114,7 +115,7 @@ type member struct {
 // for one mirror at a time.
 type host struct {
 	*bucket
-	busy bool
+	visits int // under way: one, or as many as were when hosts turned out to be one
 }
 
 // visited is a visit that has ended.
@@ -296,7 +297,7 @@ func (l *loop) visit(now time.Time) (next time.Time) {
 	}
 	var due []*member
 	for _, m := range l.order {
-		if m.due.IsZero() || m.busy || m.host.busy {
+		if m.due.IsZero() || m.busy || m.host.visits > 0 {
 			continue
 		}
 		at := m.due
@@ -315,7 +316,7 @@ func (l *loop) visit(now time.Time) (next time.Time) {
 		if l.underWay >= maxVisits {
 			return time.Time{} // the end of one of them is next
 		}
-		if !m.host.busy {
+		if m.host.visits == 0 {
 			l.start(m, now)
 		}
 	}
@@ -333,7 +334,8 @@ func (l *loop) anythingKnown() bool {
 
 // start begins a visit.
 func (l *loop) start(m *member, now time.Time) {
-	m.busy, m.host.busy = true, true
+	m.busy = true
+	m.host.visits++
 	l.underWay++
 	v := visited{m: m, mirror: m.Mirror, budget: m.take(now)}
 	v.plan = l.sched.plan(m.agenda, m.subject, m.status, now, v.budget, l.rnd)
@@ -355,7 +357,7 @@ func (l *loop) came(v visited) {
 	now := time.Now()
 	l.underWay--
 	if l.members[v.m.Name] == v.m {
-		v.m.host.busy = false
+		v.m.host.visits--
 	}
 	v.m.back(v.budget-v.o.Requests, now)
 	l.now.Visits++
@@ -498,6 +500,9 @@ func (l *loop) learn(p polled) {
 	var followed []state.Key
 	matters := false
 	for k, t := range p.truth {
+		if !l.subjects[k] {
+			continue // the poll began before the network changed
+		}
 		old := l.truth[k]
 		was[k] = old
 		if !l.undecided() {
@@ -642,6 +647,7 @@ func (l *loop) adopt(n news, known map[string]*state.Status) {
 		l.rules.allowedOutdate = l.network.AllowedOutdate
 		l.enroll(known, now)
 		l.gather(now)
+		l.forget()
 		l.countAhead()
 		l.sawAll(now)
 		l.urgent = true
@@ -650,6 +656,23 @@ func (l *loop) adopt(n news, known map[string]*state.Status) {
 	l.override(now)
 	l.ageAll(now, true)
 	l.show()
+}
+
+// forget takes out of the state what is no repository of the network any more.
+func (l *loop) forget() {
+	l.subjects = map[state.Key]bool{}
+	for _, keys := range [][]state.Key{Keys(l.network), VaultKeys(l.network), ISOKeys(l.network), ExcludedKeys(l.network)} {
+		for _, k := range keys {
+			l.subjects[k] = true
+		}
+	}
+	for k := range l.truth {
+		if !l.subjects[k] {
+			delete(l.truth, k)
+			delete(l.change.Truth, k)
+			l.change.Forget = append(l.change.Forget, k)
+		}
+	}
 }
 
 // enroll makes the members of the mirrors.
@@ -762,13 +785,13 @@ func (l *loop) gather(now time.Time) {
 	}
 	for _, m := range l.order {
 		m.host = find(m.host)
-		m.host.busy = false
+		m.host.visits = 0
 	}
 	for _, m := range l.order {
 		// A visit that waits for the origin has left the host, and nothing would say
 		// so a second time.
 		if m.busy && !slices.ContainsFunc(l.parked, func(v visited) bool { return v.m == m }) {
-			m.host.busy = true
+			m.host.visits++
 		}
 	}
 }
@@ -891,6 +914,7 @@ func (l *loop) blank() bool { return l.now.Blind && l.horizon.last.IsZero() }
 // pending takes what is to be stored.
 func (l *loop) pending(now time.Time) *state.Change {
 	c := l.change
+	c.Forget = slices.DeleteFunc(c.Forget, func(k state.Key) bool { _, again := c.Truth[k]; return again })
 	l.paths.take(now, c.Publications)
 	l.change, l.urgent = emptyChange(), false
 	if c.Taken = now.UTC(); l.now.Blind {
@@ -933,10 +957,11 @@ func (l *loop) stored(err error) error {
 		}
 	}
 	for k, t := range sent.Truth {
-		if _, newer := l.change.Truth[k]; !newer {
+		if _, newer := l.change.Truth[k]; !newer && l.subjects[k] {
 			l.change.Truth[k] = t
 		}
 	}
+	l.change.Forget = append(sent.Forget, l.change.Forget...)
 	l.change.Events = append(sent.Events, l.change.Events...)
 	if n := len(l.change.Events) - maxWaiting; n > 0 {
 		l.c.log.Warn("events are lost to the history: the store is away for too long", "events", n)
@@ -983,7 +1008,7 @@ func (l *loop) finish(ctx context.Context) error {
 	}
 	c := l.pending(time.Now())
 	var err error
-	if len(c.Mirrors)+len(c.Truth)+len(c.Events) > 0 {
+	if len(c.Mirrors)+len(c.Truth)+len(c.Forget)+len(c.Events) > 0 {
 		if err = l.put(ctx, c); err == nil {
 			l.now.Stored = c.Taken
 		}

@@ -871,11 +871,76 @@ func TestReloadWhileTheOriginIsAsked(t *testing.T) {
 	waits, visits := busy("waits.example"), busy("visits.example")
 	l := &loop{c: &Checker{}, order: []*member{waits, visits}, parked: []visited{{m: waits}}}
 	l.gather(time.Now())
-	if waits.host.busy {
+	if waits.host.visits > 0 {
 		t.Error("the host of a visit that waits for the origin is taken for busy")
 	}
-	if !visits.host.busy {
+	if visits.host.visits != 1 {
 		t.Error("a host that is visited is taken for free")
+	}
+}
+
+// What is no repository of the network any more is no longer in the state, though
+// the store could not be written when it left.
+func TestTruthIsForgotten(t *testing.T) {
+	inBubble(t, []string{"a.example"}, func(s *station) {
+		s.start()
+		s.pass(2 * time.Minute)
+		s.store.fail(nil, errors.New("disk full"))
+		less, _, _ := strings.Cut(stationNetwork, "  - {name: crb")
+		s.write("network.yml", less)
+		s.pass(time.Minute)
+		s.store.fail(nil, nil)
+		s.pass(time.Minute)
+		if t, ok := s.stored().Truth[crb9]; ok {
+			s.t.Errorf("of a repository that is no more, %s is stored", asJSON(s.t, t))
+		}
+		if len(s.stored().Truth) != 3 {
+			s.t.Errorf("the truth is %s", asJSON(s.t, s.stored().Truth))
+		}
+		s.write("network.yml", stationNetwork)
+		s.pass(2 * time.Minute)
+		s.wants("a.example", "fresh")
+		if tr := s.stored().Truth[crb9]; tr.Newest() == nil {
+			s.t.Error("what is back is not known")
+		}
+		s.halt()
+		// So it is when the network changes while no checker runs.
+		s.write("network.yml", less)
+		s.reopen()
+		s.start()
+		s.pass(2 * time.Minute)
+		if _, ok := s.stored().Truth[crb9]; ok {
+			s.t.Error("after a restart, a repository that is no more is stored")
+		}
+		s.halt()
+	})
+}
+
+// Two hosts that turn out to be one, while both are visited, are free when both
+// visits have ended.
+func TestHostsThatBecomeOne(t *testing.T) {
+	visiting := func(name string) *member {
+		m := &schema.Mirror{Name: name, Address: schema.Address{HTTP: "http://" + name + "/"}}
+		return &member{subject: subject{m, newPromises(nil)}, busy: true, agenda: &agenda{}, status: &state.Status{}}
+	}
+	a, b := visiting("a.example"), visiting("b.example")
+	l := &loop{
+		c: &Checker{}, sched: &schedule{interval: quietest}, order: []*member{a, b},
+		members: map[string]*member{"a.example": a, "b.example": b},
+	}
+	l.gather(time.Now())
+	if a.host == b.host {
+		t.Fatal("two hosts are one")
+	}
+	was := b.Mirror
+	b.Mirror = &schema.Mirror{Name: b.Name, Address: schema.Address{HTTP: "http://a.example/"}}
+	l.gather(time.Now())
+	if a.host != b.host || a.host.visits != 2 {
+		t.Fatalf("hosts %p and %p with %d visits, want one with two", a.host, b.host, a.host.visits)
+	}
+	l.came(visited{m: b, mirror: was, o: &Observation{}, ended: time.Now()})
+	if a.host.visits != 1 {
+		t.Errorf("%d visits are under way, want that of a", a.host.visits)
 	}
 }
 

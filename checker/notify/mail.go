@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/mail"
 	"net/smtp"
+	"net/textproto"
 	"slices"
 	"strings"
 	"time"
@@ -131,6 +132,7 @@ func (m *mailer) deliver(ctx context.Context, events []state.Event) error {
 	}
 	var later []state.Event
 	var reason error
+	dead := false
 	for _, mirror := range slices.Sorted(maps.Keys(byMirror)) {
 		about := byMirror[mirror]
 		if settled(about) {
@@ -138,6 +140,10 @@ func (m *mailer) deliver(ctx context.Context, events []state.Event) error {
 		}
 		to := m.recipients(mirror)
 		if len(to) == 0 {
+			continue
+		}
+		if dead {
+			later = append(later, about...)
 			continue
 		}
 		// The origin is everybody's trouble: that it is gone is not told hours after
@@ -150,6 +156,10 @@ func (m *mailer) deliver(ctx context.Context, events []state.Event) error {
 		if err := m.send(ctx, to, m.message(mirror, to, about)); err != nil {
 			later = append(later, about...)
 			reason = err
+			// Of what the server refuses it may take the next; a server that cannot
+			// be talked to is not waited for once more for each.
+			_, answered := errors.AsType[*textproto.Error](err)
+			dead = !answered
 			continue
 		}
 		m.last[mirror] = now

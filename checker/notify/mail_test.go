@@ -237,6 +237,41 @@ func TestMailIsSentOnceToAServerThatHangsUp(t *testing.T) {
 	}
 }
 
+// A server that cannot be talked to is tried once, and not for each mirror; all
+// that was not said stays to be said.
+func TestADeadMailServerIsTriedOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	calls := 0
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			calls++
+			mu.Unlock()
+			conn.Close() // as good as silence, and sooner
+		}
+	})
+	m := (&postOffice{addr: ln.Addr().String()}).mailer(nil)
+	err = m.deliver(t.Context(), []state.Event{broken("a.example"), broken("b.example"), broken("c.example")})
+	ln.Close()
+	wg.Wait()
+	var part *undelivered
+	if !errors.As(err, &part) || len(part.events) != 3 {
+		t.Errorf("error %v, want that three events are not delivered", err)
+	}
+	if calls != 1 {
+		t.Errorf("the server was called %d times, want once", calls)
+	}
+}
+
 func TestMailIsLimited(t *testing.T) {
 	p := openPostOffice(t, nil)
 	m := p.mailer(func(s *Mail) { s.PerHour = 2 })
