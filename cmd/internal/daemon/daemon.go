@@ -11,6 +11,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -52,6 +54,9 @@ func (e Env) getenv(key string) string {
 // that was interrupted halfway returns the error of its context, and Main prints
 // which signal it was.
 //
+// What libraries write to the standard logger goes to standard error, one line a
+// minute at most.
+//
 // "version" as the only argument is answered here, for all commands alike.
 func Main(run func(ctx context.Context, env Env) error) {
 	env := Env{
@@ -61,6 +66,8 @@ func Main(run func(ctx context.Context, env Env) error) {
 		Stderr: os.Stderr,
 		Getenv: os.Getenv,
 	}
+	log.SetFlags(0)
+	log.SetOutput(&libraryLog{to: NewLogger(env.Stderr, slog.LevelInfo)})
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	ctx, cancel := context.WithCancelCause(context.Background())

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/exec"
 	"strings"
@@ -39,6 +40,13 @@ var programs = map[string]func(context.Context, Env) error{
 		fmt.Fprintln(env.Stdout, "started")
 		<-ctx.Done()
 		fmt.Fprintln(env.Stdout, "drained")
+		return nil
+	},
+	"logs": func(ctx context.Context, env Env) error {
+		fmt.Fprintln(env.Stdout, "started")
+		for i := range 100 {
+			log.Printf("line %d", i)
+		}
 		return nil
 	},
 	"hangs": func(ctx context.Context, env Env) error {
