@@ -1,7 +1,6 @@
 package checker
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -460,7 +459,13 @@ func (c *Checker) logEvent(e *state.Event) {
 	if e.Problem != nil {
 		attrs = append(attrs, "reason", e.Problem.Reason)
 		if ev := e.Problem.Evidence; ev != nil {
-			attrs = append(attrs, "url", ev.URL, "answer", cmp.Or(ev.Error, fmt.Sprint(ev.Status)))
+			attrs = append(attrs, "url", ev.URL)
+			switch {
+			case ev.Error != "":
+				attrs = append(attrs, "answer", ev.Error)
+			case ev.Status != 0: // files have none
+				attrs = append(attrs, "answer", ev.Status)
+			}
 		}
 	}
 	c.log.Log(context.Background(), level, message, attrs...)

@@ -1101,3 +1101,23 @@ func TestVisitsUnderWayAreBounded(t *testing.T) {
 		s.halt()
 	})
 }
+
+// A status is that of an answer over HTTP: of a file there is none.
+func TestAnswerInTheLog(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		evidence state.Evidence
+		want     string // "": nothing
+	}{
+		{"a status", state.Evidence{URL: "http://m.example.org/TIME", Status: 503}, "answer=503"},
+		{"an error", state.Evidence{URL: "http://m.example.org/TIME", Error: "refused"}, "answer=refused"},
+		{"a file", state.Evidence{URL: "file:///srv/tier0/TIME"}, ""},
+	} {
+		var out strings.Builder
+		c := &Checker{log: slog.New(slog.NewTextHandler(&out, nil))}
+		c.logEvent(&state.Event{Kind: state.OriginTroubled, Problem: &state.Problem{Reason: "wrong", Evidence: &tt.evidence}})
+		if line := out.String(); !strings.Contains(line, "url="+tt.evidence.URL) || !strings.Contains(line, tt.want) || tt.want == "" && strings.Contains(line, "answer=") {
+			t.Errorf("%s: logged %s", tt.name, line)
+		}
+	}
+}

@@ -118,6 +118,14 @@ func TestTokenIsOfOneMirror(t *testing.T) {
 	if want := checker.Token(secret, "a.example") + "\n" + checker.Token(secret, "b.example") + "\n"; out != want {
 		t.Errorf("printed %q, want %q", out, want)
 	}
+	var tokens, warnings strings.Builder
+	err = run(t.Context(), daemon.Env{Args: []string{"token", "-config", config, "a.example", "nobody.example"}, Stdout: &tokens, Stderr: &warnings})
+	if want := checker.Token(secret, "a.example") + "\n" + checker.Token(secret, "nobody.example") + "\n"; err != nil || tokens.String() != want {
+		t.Errorf("printed %q, %v, want %q", tokens.String(), err, want)
+	}
+	if w := warnings.String(); strings.Count(w, "\n") != 1 || !strings.Contains(w, `no mirror "nobody.example"`) {
+		t.Errorf("warned %q", w)
+	}
 	path := filepath.Join(filepath.Dir(config), "secret")
 	if err := os.WriteFile(path, []byte("short\n"), 0o600); err != nil {
 		t.Fatal(err)

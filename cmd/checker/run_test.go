@@ -383,9 +383,32 @@ func TestTheManualIsComplete(t *testing.T) {
 		all = append(all, d)
 	}
 	manual.HasMetrics(all)
+	names := map[string]bool{}
+	for _, d := range all {
+		names[metricName.FindString(d.String())] = true
+	}
+	text, err := os.ReadFile("../../docs/OPERATING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, alarms, _ := strings.Cut(string(text), "\n## Alarms of the checker\n")
+	alarms, _, _ = strings.Cut(alarms, "\n## ")
+	rows := 0
+	for line := range strings.Lines(alarms) {
+		for _, name := range metricName.FindAllString(line, -1) {
+			if rows++; !names[strings.TrimSuffix(name, "_bucket")] {
+				t.Errorf("docs/OPERATING.md has an alarm for %s, which is no metric: %s", name, line)
+			}
+		}
+	}
+	if rows < 10 {
+		t.Errorf("docs/OPERATING.md names metrics in %d places of its alarms; is the table still where it was?", rows)
+	}
 	for h := state.Unknown; h <= state.Unprobed; h++ {
 		if !slices.Contains(manual.Names("verdict"), h.String()) {
 			t.Errorf("docs/OPERATING.md does not have the verdict %s", h)
 		}
 	}
 }
+
+var metricName = regexp.MustCompile(`meridian_checker_[a-z0-9_]+`)

@@ -5,9 +5,11 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 
 	"meridian/checker"
 	"meridian/cmd/internal/daemon"
+	"meridian/schema"
 )
 
 const tokenUsage = `usage:
@@ -46,7 +48,11 @@ func token(env daemon.Env, args []string) error {
 	if err != nil {
 		return err
 	}
+	tree, _ := schema.ReadTree(s.Network, "", nil) // it was read before, and mirrors that cannot be read are not there
 	for _, name := range names {
+		if tree != nil && !slices.ContainsFunc(tree.Mirrors, func(m *schema.Mirror) bool { return m.Name == name }) {
+			fmt.Fprintf(env.Stderr, "checker: there is no mirror %q in the network: until there is one, the listener answers 404 to its token\n", name)
+		}
 		if _, err := fmt.Fprintf(env.Stdout, "%s\n", checker.Token(secret, name)); err != nil {
 			return err
 		}
