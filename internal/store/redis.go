@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -37,6 +40,8 @@ type redisStore struct {
 	target *target
 	client *redis.Client
 	step   func(string)
+
+	asked atomic.Bool // for a certificate, and there was none to show
 }
 
 //go:embed lua/acquire.lua
@@ -93,7 +98,7 @@ func newRedis(t *target, getenv func(string) string, step func(string)) *redisSt
 			o.Addr = t.addrs[0]
 		}
 		if t.tls {
-			o.Dialer = t.dialTLS
+			o.Dialer = s.dialTLS
 		}
 		s.client = redis.NewClient(o)
 		return s
@@ -107,7 +112,7 @@ func newRedis(t *target, getenv func(string) string, step func(string)) *redisSt
 	// go-redis asks for this one only once.
 	o.SentinelPassword, _ = secret("", t.sentinelPasswordFile, sentinelPasswordEnv, getenv)
 	if t.tls {
-		o.Dialer = t.dialTLS // to Sentinels too
+		o.Dialer = s.dialTLS // to Sentinels too
 	}
 	s.client = redis.NewFailoverClient(o)
 	return s
@@ -119,8 +124,8 @@ const poolSize = 4
 
 // dialTLS connects, and believes what the files say now. It says by its own name
 // which of them is wrong.
-func (t *target) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12}
+func (s *redisStore) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	t, c := s.target, &tls.Config{MinVersion: tls.VersionTLS12}
 	if t.caFile != "" {
 		pem, err := os.ReadFile(t.caFile)
 		if err != nil {
@@ -137,6 +142,11 @@ func (t *target) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 			return nil, fmt.Errorf("cert_file, key_file: %w", err)
 		}
 		c.Certificates = []tls.Certificate{pair}
+	} else {
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			s.asked.Store(true)
+			return new(tls.Certificate), nil // which is none
+		}
 	}
 	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: c}
 	conn, err := d.DialContext(ctx, network, addr)
@@ -152,8 +162,21 @@ func (t *target) dialTLS(ctx context.Context, network, addr string) (net.Conn, e
 func (s *redisStore) close() error { return s.client.Close() }
 
 // fail adds which Redis it was. Errors of go-redis hold addresses and no
-// passwords.
-func (s *redisStore) fail(err error) error { return fmt.Errorf("store: %s: %w", s.target, err) }
+// passwords. A server that misses a certificate of ours says so after it has
+// accepted the connection, and often hangs up before that is read.
+func (s *redisStore) fail(err error) error {
+	if s.asked.Load() && (remote(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.EOF)) {
+		return fmt.Errorf("store: %s: %w; it asks who connects: name a certificate with cert_file and key_file", s.target, err)
+	}
+	return fmt.Errorf("store: %s: %w", s.target, err)
+}
+
+// remote says whether err is what the other side of a TLS connection complains
+// about.
+func remote(err error) bool {
+	op, is := errors.AsType[*net.OpError](err)
+	return is && op.Op == "remote error"
+}
 
 func (s *redisStore) key(parts ...string) string {
 	return s.target.prefix + ":" + strings.Join(parts, ":")

@@ -176,11 +176,12 @@ func TestRedisWantsToKnowItsClients(t *testing.T) {
 	url := "rediss://" + r.addr + "/0?ca_file=" + r.ours.file
 	w := ready(t, openURL(t, url+"&cert_file="+r.cert+"&key_file="+r.key, Options{}))
 	write(t, w, step(0, "n", "1"))
-	if _, err := openURL(t, url, Options{}).Names(t.Context(), "r"); err == nil || !strings.Contains(err.Error(), "certificate required") {
+	if _, err := openURL(t, url, Options{}).Names(t.Context(), "r"); err == nil || !strings.Contains(err.Error(), "it asks who connects: name a certificate with cert_file and key_file") {
 		t.Errorf("without a certificate: %v", err)
 	}
 	stranger, key := newAuthority(t, "other").sign(t, "stranger")
-	if _, err := openURL(t, url+"&cert_file="+stranger+"&key_file="+key, Options{}).Names(t.Context(), "r"); err == nil || !strings.Contains(err.Error(), "remote error: tls: ") {
+	// What it says of that one may be lost: it hangs up at the same time.
+	if _, err := openURL(t, url+"&cert_file="+stranger+"&key_file="+key, Options{}).Names(t.Context(), "r"); err == nil {
 		t.Errorf("with the certificate of a stranger: %v", err)
 	}
 }
