@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -32,8 +33,10 @@ const typeHTML = "text/html; charset=utf-8"
 // An asset is a file that pages load. Its URL has a tag of its content, so that
 // browsers keep it as long as they like.
 type asset struct {
-	response
 	version string // for its URL
+
+	// answer is compressed by the first who asks for it: a start does not wait.
+	answer func() (*response, error)
 }
 
 var assets = func() map[string]asset {
@@ -54,11 +57,10 @@ var assets = func() map[string]asset {
 
 func newAsset(kind string, body []byte) asset {
 	sum := xxh3.Hash128(body).Bytes()
-	a := response{kind: kind, body: body, tag: tagOf(body)}
-	if err := a.compress(); err != nil {
-		panic(fmt.Sprintf("mirrorlist: embedded file: %v", err))
-	}
-	return asset{a, base64.RawURLEncoding.EncodeToString(sum[:8])}
+	return asset{base64.RawURLEncoding.EncodeToString(sum[:8]), sync.OnceValues(func() (*response, error) {
+		a := &response{kind: kind, body: body, tag: tagOf(body)}
+		return a, a.compress()
+	})}
 }
 
 func assetURL(name string) string { return "/assets/" + name + "?v=" + assets[name].version }
@@ -239,7 +241,11 @@ func serveAsset(c *gin.Context) error {
 	if !ok {
 		return &refusal{code: http.StatusNotFound, text: "no such file"}
 	}
-	out := a.response
+	made, err := a.answer()
+	if err != nil {
+		return err
+	}
+	out := *made
 	out.cache = anHour
 	if c.Query("v") == a.version {
 		out.cache = unchanged

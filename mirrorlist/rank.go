@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
+
+	"meridian/internal/hugepages"
 )
 
 // Inside a tier or band the order is a weighted rendezvous: every mirror draws a
@@ -34,7 +36,7 @@ type draw struct {
 
 // newDraw makes the table of one hour. weights are Mbit/s.
 func newDraw(hour int64, names []uint64, weights []int, secret uint64) *draw {
-	d := &draw{hour: hour, width: len(names), scores: make([]uint32, classes*len(names)), end: classes}
+	d := &draw{hour: hour, width: len(names), scores: hugepages.Make(classes * len(names)), end: classes}
 	d.fill(0, classes, names, weights, secret)
 	return d
 }
@@ -165,7 +167,7 @@ func (ds draws) next(now time.Time, names []uint64, weights []int, secret uint64
 			d.fill(d.first, have.first, names, weights, secret)
 		}
 		if d.scores == nil {
-			d.scores = make([]uint32, classes*d.width)
+			d.scores = hugepages.Make(classes * d.width)
 			d.fill(first, end, names, weights, secret)
 		}
 		out = append(out, d)

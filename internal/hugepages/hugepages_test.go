@@ -43,3 +43,18 @@ func TestAlloc(t *testing.T) {
 		})
 	}
 }
+
+func TestMake(t *testing.T) {
+	for _, n := range []int{0, 1, size / 4, 5*size/4 + 3} {
+		s := Make(n)
+		if len(s) != n {
+			t.Errorf("%d numbers, want %d", len(s), n)
+		}
+		for i := range s {
+			if s[i] != 0 {
+				t.Fatalf("number %d of %d is %d", i, n, s[i])
+			}
+			s[i] = 1
+		}
+	}
+}
