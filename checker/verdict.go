@@ -462,6 +462,11 @@ func (v *verdict) repository(k state.Key, seen *KeySeen) {
 	switch {
 	case fellBack:
 		v.relapse(k, f, seen)
+	case h == state.Broken && hasToAgree(&f) && twoMinds(seen):
+		// The next answer may be of either again. Where the older one comes first each
+		// time, and something is published in between, it looks like getting on.
+		f.Failures, f.Clean = 0, 0
+		v.keep(k, f)
 	case p.at < 0:
 		v.right(k, f, says{health: state.Ahead, problem: ahead(k, seen, t), earns: true})
 	case p.at == 0:
@@ -481,6 +486,11 @@ func (v *verdict) repository(k state.Key, seen *KeySeen) {
 		}
 		v.right(k, f, a)
 	}
+}
+
+// twoMinds tells whether two answers of one visit are of two generations.
+func twoMinds(seen *KeySeen) bool {
+	return seen.Again != nil && seen.Again.Outcome == Served && seen.Again.SHA256 != seen.SHA256
 }
 
 // again judges what the mirror answered when it was asked once more in the same

@@ -503,6 +503,7 @@ func TestJudge(t *testing.T) {
 		{"a lie for the second answer is a lie", "newest/tampered=broken newest newest newest newest=broken newest=fresh"},
 		{"no answer to the second question says nothing", "newest/timeout=fresh newest/503=fresh newest/404=fresh"},
 		{"no answer to the second question breaks no row", "newest second newest/timeout newest/503=broken newest/404=fresh"},
+		{"who is a generation behind with one server never gets on", "newest/second=broken" + strings.Repeat(" publish second/newest=broken", 5) + " newest newest=broken newest=fresh"},
 		{"servers by turns are out of step whichever comes first", "newest/second=broken second/newest=broken second/newest=broken second/newest=broken second/newest=broken"},
 		{"an older generation at a publication is no falling back", "newest publish second=lagging newest=fresh"},
 

@@ -285,17 +285,17 @@ func TestPublishWhileTheOriginIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	type view struct {
-		base   string
-		truth  map[state.Key]state.Truth
-		events []state.Event
-		polls  atomic.Int32
+		base     string
+		believed map[state.Key][]state.Hash256 // oldest first
+		events   []state.Event
+		polls    atomic.Int32
 	}
 	views := []*view{{base: dest}, {base: server.URL}}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, len(views))
 	for _, v := range views {
-		v.truth = map[state.Key]state.Truth{}
+		v.believed = map[state.Key][]state.Hash256{}
 		go func() {
 			o, err := checker.NewOrigin(checker.OriginOptions{Network: n, Tier0s: checker.Origins{"main": {v.base}}})
 			if err != nil {
@@ -310,7 +310,10 @@ func TestPublishWhileTheOriginIsAsked(t *testing.T) {
 					return
 				}
 				for k, tr := range truth {
-					v.truth[k] = tr
+					have := v.believed[k]
+					if g := tr.Newest(); g != nil && (len(have) == 0 || have[len(have)-1] != g.SHA256) {
+						v.believed[k] = append(have, g.SHA256)
+					}
 				}
 				v.events = append(v.events, events...)
 				v.polls.Add(1)
@@ -339,11 +342,9 @@ func TestPublishWhileTheOriginIsAsked(t *testing.T) {
 	}
 	for _, v := range views {
 		for k, want := range published {
-			var got []state.Hash256
-			for _, g := range v.truth[k].Generations {
-				got = append(got, g.SHA256)
-			}
-			slices.Reverse(got)
+			// What was believed when: a quick machine asks for so many minutes that the
+			// first ones are forgotten already.
+			got := v.believed[k]
 			if !slices.Equal(got, want) {
 				t.Errorf("%s: %s: believed %d generations, want the %d that were published:\n%v\n%v", v.base, k, len(got), len(want), got, want)
 			}
